@@ -1,0 +1,65 @@
+"""ResNet-18 features (He et al., CVPR 2016) with torchvision's names, for any width, optionally dilated."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["ResNet18Features"]
+
+
+class ResNet18Features(nn.Module):
+    """ResNet-18 without pooling and classifier: (B, 3, H, W) -> (B, 8 width, H / stride, W / stride).
+
+    With ``width=64`` the entries are those of torchvision's ``resnet18`` up to ``layer4``, so its ImageNet
+    weights load.
+
+    Args:
+        width: channels of the first stage.
+        stride: 32, or 16 to dilate the last stage instead of striding it (its first 3x3 keeps dilation 1).
+    """
+
+    def __init__(self, *, width: int = 64, stride: Literal[16, 32] = 32) -> None:
+        super().__init__()
+        self.channels = 8 * width
+        self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = _stage(width, width, stride=1)
+        self.layer2 = _stage(width, 2 * width, stride=2)
+        self.layer3 = _stage(2 * width, 4 * width, stride=2)
+        last = {32: (2, 1), 16: (1, 2)}[stride]
+        self.layer4 = _stage(4 * width, 8 * width, stride=last[0], dilation=last[1])
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(images)))
+        x = F.max_pool2d(x, 3, stride=2, padding=1)
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+
+def _stage(incoming: int, outgoing: int, *, stride: int, dilation: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        _BasicBlock(incoming, outgoing, stride=stride, dilations=(1, dilation)),
+        _BasicBlock(outgoing, outgoing, stride=1, dilations=(dilation, dilation)),
+    )
+
+
+class _BasicBlock(nn.Module):
+    def __init__(self, incoming: int, outgoing: int, *, stride: int, dilations: tuple[int, int]) -> None:
+        super().__init__()
+        first, second = dilations
+        self.conv1 = nn.Conv2d(incoming, outgoing, 3, stride=stride, padding=first, dilation=first, bias=False)
+        self.bn1 = nn.BatchNorm2d(outgoing)
+        self.conv2 = nn.Conv2d(outgoing, outgoing, 3, padding=second, dilation=second, bias=False)
+        self.bn2 = nn.BatchNorm2d(outgoing)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or incoming != outgoing:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(incoming, outgoing, 1, stride=stride, bias=False), nn.BatchNorm2d(outgoing)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(x)) + shortcut)

@@ -1,0 +1,152 @@
+"""STFT front end with an optional log-frequency warp (Sound of Pixels, Zhao et al., ECCV 2018, section 4.1).
+
+The warp resamples the frequency axis so that rows are spaced by the logarithm of ``10 f + 1`` (in units of the
+band): low notes get more rows than a linear axis gives them. The published code draws the sampling grid for
+corner alignment but samples without it (``align_corners=False``), which mixes the border rows and columns
+half with zero; that is the default here because published weights expect it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from avsep_zoo.contracts import Estimate, FrontEnd, Spectrum
+
+__all__ = ["StftFrontEnd", "warp_grid"]
+
+_FLOOR = 1e-10
+
+
+def warp_grid(rows: int, columns: int, *, inverse: bool = False) -> Tensor:
+    """Return the sampling grid (rows, columns, 2) of the log-frequency warp, coordinates (x, y) in [-1, 1].
+
+    Args:
+        rows: frequency rows of the output.
+        columns: frames.
+        inverse: from log-frequency back to linear.
+    """
+    v = np.linspace(-1.0, 1.0, rows)
+    y = 2 * np.log(10 * v + 11) / math.log(21) - 1 if inverse else (21 ** ((v + 1) / 2) - 11) / 10
+    x = np.linspace(-1.0, 1.0, columns)
+    grid = np.stack(np.broadcast_arrays(x[None, :], y[:, None]), axis=-1)
+    return torch.from_numpy(grid.astype(np.float32))
+
+
+class StftFrontEnd(FrontEnd):
+    """Log-magnitude STFT, warped to a logarithmic frequency axis; masks are unwarped on the way back.
+
+    Args:
+        rate: sample rate in Hz of the model.
+        length: samples of one segment; a whole number of frames for the separator.
+        n_fft: window (periodic Hann) and FFT length; F = n_fft / 2 + 1 rows.
+        hop_length: samples between frames; T = 1 + length // hop_length.
+        warp_rows: rows F' of the warped axis, or 0 for no warp.
+        pad_mode: ``constant`` (librosa >= 0.9) or ``reflect`` (older librosa, which the papers may have used).
+        align_corners: sample the warp as its grid was meant; False reproduces the published code.
+        level: scale each segment so that its mean magnitude is ``level`` before the logarithm, which makes the
+            network blind to the recording level; None leaves the level as it is (published code).
+    """
+
+    window: Tensor
+
+    def __init__(
+        self,
+        *,
+        rate: int = 11025,
+        length: int = 65535,
+        n_fft: int = 1022,
+        hop_length: int = 256,
+        warp_rows: int = 256,
+        pad_mode: Literal["constant", "reflect"] = "constant",
+        align_corners: bool = False,
+        level: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.rate, self.length, self.n_fft, self.hop_length = rate, length, n_fft, hop_length
+        self.warp_rows, self.pad_mode, self.align_corners, self.level = warp_rows, pad_mode, align_corners, level
+        self.frequency_rows = n_fft // 2 + 1
+        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+
+    def stft(self, waveform: Tensor) -> Tensor:
+        """Complex STFT (..., F, T) of waveforms (..., L): centred, not normalised."""
+        flat = waveform.reshape(-1, waveform.shape[-1])
+        spectrum = torch.stft(
+            flat,
+            self.n_fft,
+            self.hop_length,
+            window=self.window.to(flat.dtype),
+            center=True,
+            pad_mode=self.pad_mode,
+            return_complex=True,
+        )
+        return spectrum.reshape(*waveform.shape[:-1], *spectrum.shape[-2:])
+
+    def istft(self, spectrum: Tensor, length: int | None = None) -> Tensor:
+        """Waveforms (..., L) of complex spectra (..., F, T); L defaults to hop_length (T - 1)."""
+        flat = spectrum.reshape(-1, *spectrum.shape[-2:])
+        window = self.window.to(spectrum.real.dtype)
+        waveform = torch.istft(flat, self.n_fft, self.hop_length, window=window, center=True, length=length)
+        return waveform.reshape(*spectrum.shape[:-2], waveform.shape[-1])
+
+    def warp(self, magnitude: Tensor) -> Tensor:
+        """(B, C, F, T) -> (B, C, F', T)."""
+        if not self.warp_rows:
+            return magnitude
+        return self._sample(magnitude, warp_grid(self.warp_rows, magnitude.shape[-1]))
+
+    def unwarp(self, mask: Tensor) -> Tensor:
+        """(B, C, F', T) -> (B, C, F, T)."""
+        if not self.warp_rows:
+            return mask
+        return self._sample(mask, warp_grid(self.frequency_rows, mask.shape[-1], inverse=True))
+
+    def _sample(self, image: Tensor, grid: Tensor) -> Tensor:
+        grid = grid.to(image).expand(image.shape[0], -1, -1, -1)
+        return F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=self.align_corners)
+
+    def analyse(self, waveform: Tensor) -> Spectrum:
+        """Analyse (B, L) waveforms at ``rate``; the gradient does not flow into the features."""
+        spectrum = self.stft(waveform)[:, None]  # (B, 1, F, T)
+        magnitude = spectrum.abs()
+        phase = torch.polar(torch.ones_like(magnitude), spectrum.angle())
+        return self.from_magnitude(magnitude, phase)
+
+    def from_magnitude(self, magnitude: Tensor, phase: Tensor | None = None) -> Spectrum:
+        """Build the spectrum of a mixture from its linear magnitude (B, 1, F, T)."""
+        with torch.no_grad():
+            gain = None
+            scaled = magnitude + _FLOOR
+            if self.level is not None:
+                gain = self.level / scaled.mean(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6)
+                scaled = scaled * gain
+            warped = self.warp(scaled)
+            return Spectrum(torch.log1p(warped), warped, magnitude, phase, gain)
+
+    def mask(self, estimate: Estimate, spectrum: Spectrum) -> Tensor:
+        """Linear-frequency masks (B, N, F, T) of an estimate."""
+        if estimate.kind == "mask":
+            return self.unwarp(estimate.values)
+        magnitude = self.unwarp(estimate.values)
+        if spectrum.gain is not None:
+            magnitude = magnitude / spectrum.gain
+        return magnitude / spectrum.magnitude.clamp_min(_FLOOR)
+
+    def synthesise(self, estimate: Estimate, spectrum: Spectrum) -> Tensor:
+        """Waveforms (B, N, hop_length (T - 1)) of an estimate with the mixture's phase, clipped to [-1, 1]."""
+        if spectrum.phase is None:
+            raise ValueError("The spectrum was made from magnitudes and has no phase; analyse a waveform instead.")
+        masked = self.mask(estimate, spectrum) * spectrum.magnitude * spectrum.phase
+        return self.istft(masked).clamp(-1.0, 1.0)
+
+    def row_frequencies(self) -> np.ndarray:
+        """Frequency in Hz of each row (F',) of the mask's domain."""
+        if not self.warp_rows:
+            return np.linspace(0.0, self.rate / 2, self.frequency_rows)
+        y = warp_grid(self.warp_rows, 1)[:, 0, 1].numpy()
+        return (y + 1) / 2 * self.rate / 2

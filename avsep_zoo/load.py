@@ -1,0 +1,117 @@
+"""From a name to a model: ``load("iquery")``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from avsep_zoo.cards import Card, card_folder, read_card, read_weights
+from avsep_zoo.errors import WeightsError
+from avsep_zoo.recipe import PartConfig, Recipe
+from avsep_zoo.registry import registry
+
+if TYPE_CHECKING:
+    import torch
+
+    from avsep_zoo.model import SeparationModel
+
+__all__ = ["load", "methods"]
+
+
+def methods() -> dict[str, Recipe]:
+    """Return every method of every plugin by name; imports no torch."""
+    return registry().methods()
+
+
+def load(
+    name_or_path: str | Path,
+    *,
+    weights: str | Path | None = "default",
+    device: str | torch.device | None = None,
+) -> SeparationModel:
+    """Load a method with its weights.
+
+    Args:
+        name_or_path: a method (``"iquery"``), a variant (``"iquery.mini"``), or the folder of a weights card.
+        weights: ``"default"`` for the weights published for that name, the folder or name of another card of
+            the method, or None for an untrained model of the named variant.
+        device: where to put the model; None is the CPU.
+
+    Returns:
+        A model in eval mode, with strictly loaded weights, or an untrained one only for ``weights=None``.
+
+    Raises:
+        CompositionError: there is no such method or variant.
+        WeightsError: there are no weights for it, or they are damaged.
+    """
+    if not isinstance(name_or_path, str) or _is_folder(name_or_path):
+        card = read_card(Path(name_or_path))
+        if weights not in ("default", None):
+            raise WeightsError(f"Two cards are given, {card.name} and {str(weights)!r}; give one of them.")
+        model = _composed(card) if weights is None else _from_card(card)
+    elif weights is None:
+        model = _untrained(name_or_path)
+    else:
+        model = _from_card(_find_card(name_or_path, str(weights)))
+    return model.to(device) if device is not None else model
+
+
+def _is_folder(name: str) -> bool:
+    """Whether a name means a folder: it has a separator, or there is a card there and no such method."""
+    if "/" in name or os.sep in name:
+        return True
+    return name.partition(".")[0] not in methods() and Path(name, "README.md").is_file()
+
+
+def _find_card(name: str, weights: str) -> Card:
+    method, _, variant = name.partition(".")
+    recipe = registry().method(method)
+    if weights == "default":
+        wanted = name if variant else recipe.weights
+        if variant:
+            recipe.parts(variant)  # an unknown variant is a better error than missing weights
+    else:
+        wanted = weights
+    folder = card_folder(wanted) if wanted else None
+    if folder is None and weights != "default" and Path(weights, "README.md").is_file():
+        folder = Path(weights)
+    if folder is None:
+        have = f"; there are weights for {recipe.weights}" if recipe.weights and recipe.weights != wanted else ""
+        raise WeightsError(
+            f"There are no weights {wanted or name!r} here{have}; give the folder of a card, or weights=None "
+            "for an untrained model."
+        )
+    card = read_card(folder)
+    if card.name.partition(".")[0] != method:
+        raise WeightsError(f"The card {card.name} is not one of {method}; load it by its own name or folder.")
+    return card
+
+
+def _composed(card: Card) -> SeparationModel:
+    from avsep_zoo.compose import compose_recipe
+
+    return compose_recipe({s: PartConfig.parse(part) for s, part in card.manifest["parts"].items()}, card.name)
+
+
+def _from_card(card: Card) -> SeparationModel:
+    tensors = read_weights(card)
+    model = _composed(card)
+    wanted = model.state_dict()
+    misfits = sorted(wanted.keys() ^ tensors.keys()) or [k for k in wanted if wanted[k].shape != tensors[k].shape]
+    if misfits:
+        raise WeightsError(
+            f"The weights of {card.name} do not fit its parts: {len(misfits)} entries are missing, unknown "
+            f"or of another shape, the first is {misfits[0]!r}; the card was made by another version or is "
+            "damaged."
+        )
+    model.load_state_dict(tensors, strict=True)
+    return model
+
+
+def _untrained(name: str) -> SeparationModel:
+    from avsep_zoo.compose import compose_recipe
+
+    method, _, variant = name.partition(".")
+    recipe = registry().method(method)
+    return compose_recipe(recipe.parts(variant or None), f"{method}.{variant or recipe.default_variant}")

@@ -1,0 +1,123 @@
+"""A method that runs: front end, encoder, conditioner and separator in one module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from avsep_zoo.blocks.consistency import share_out
+from avsep_zoo.contracts import Conditioner, CueBatch, CueEncoder, Embedding, Estimate, FrontEnd, Separator, Spectrum
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from avsep_zoo.cue import Cue
+    from avsep_zoo.separation import Separation
+
+__all__ = ["SeparationModel"]
+
+
+class SeparationModel(nn.Module):
+    """What :func:`avsep_zoo.load` and :func:`avsep_zoo.compose` return.
+
+    Args:
+        front_end, encoder, conditioner, separator: the parts.
+        name: e.g. ``iquery.mini``.
+        parts: slot -> ``{"name": ..., **settings}``: enough to build the model again.
+    """
+
+    def __init__(
+        self,
+        *,
+        front_end: FrontEnd,
+        encoder: CueEncoder,
+        conditioner: Conditioner,
+        separator: Separator,
+        name: str = "composed",
+        parts: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.front_end, self.encoder, self.conditioner, self.separator = front_end, encoder, conditioner, separator
+        self.name = name
+        self.parts = dict(parts or {})
+
+    @property
+    def rate(self) -> int:
+        """Sample rate in Hz the model works at."""
+        return self.front_end.rate
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names the model knows; empty for methods without classes."""
+        return tuple(getattr(self.encoder, "classes", ()))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def forward(self, batch: Mapping[str, Any]) -> Estimate:
+        """Estimate the sources of a batch.
+
+        Args:
+            batch: ``mixture`` (B, L) at :attr:`rate`, and ``cues``, a :class:`~avsep_zoo.contracts.CueBatch`.
+        """
+        return self.estimate(self.front_end.analyse(batch["mixture"]), batch["cues"])
+
+    def estimate(self, spectrum: Spectrum, cues: CueBatch | Embedding) -> Estimate:
+        """Estimate the sources of an analysed mixture, from cues or from their embedding."""
+        embedding = cues if isinstance(cues, Embedding) else self.encoder(cues)
+        return self.separator(spectrum, self.conditioner.bind(embedding))
+
+    def waveforms(self, batch: Mapping[str, Any], *, consistency: bool = False) -> Tensor:
+        """Return the waveforms (B, N, L') of one segment each, at :attr:`rate`; arguments as :meth:`forward`.
+
+        Args:
+            batch: as in :meth:`forward`.
+            consistency: as in :meth:`separate`; without it this is the published inference.
+        """
+        spectrum = self.front_end.analyse(batch["mixture"])
+        estimate = self.estimate(spectrum, batch["cues"])
+        if consistency and estimate.kind == "mask":
+            estimate = Estimate(share_out(estimate.values))
+        return self.front_end.synthesise(estimate, spectrum)
+
+    def separate(
+        self,
+        media: str | ArrayLike | Tensor | Any,
+        cues: Sequence[Cue | str] | Cue | str,
+        *,
+        rate: int | None = None,
+        consistency: bool = True,
+        overlap: float = 0.5,
+        batch: int = 4,
+        progress: Callable[[float, float | None], None] | None = None,
+    ) -> Separation:
+        """Take a recording apart: one stem per cue, at the recording's own rate, channels and length.
+
+        The masks are computed at the model's rate and applied to the full-band, full-channel mixture.
+
+        Args:
+            media: path of any audio or video file FFmpeg reads, or an array or tensor (samples,) or
+                (channels, samples) with ``rate``.
+            cues: one per source; a string is a label.
+            rate: sample rate in Hz of an array.
+            consistency: share the mixture out between the stems and a ``residual``, so that they add up to it
+                (:func:`avsep_zoo.blocks.consistency.share_out`); otherwise the masks stay as they are and
+                there is no residual.
+            overlap: share of a segment that is cross-faded with the next one, in [0, 0.75].
+            batch: segments that go through the network at once.
+            progress: called with (seconds done, seconds in all or None).
+
+        Raises:
+            MediaError: the media cannot be read.
+            CueError: a cue is missing something the model needs.
+        """
+        from avsep_zoo.inference import separate
+
+        return separate(
+            self, media, cues, rate=rate, consistency=consistency, overlap=overlap, batch=batch, progress=progress
+        )

@@ -1,0 +1,180 @@
+"""Names of parts and methods, and how to get what is behind a name.
+
+A target is ``"package.module:attribute"`` and is imported when it is asked for, never when it is listed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from avsep_zoo.errors import CompositionError, PluginError
+from avsep_zoo.recipe import Recipe
+
+__all__ = ["Entry", "Register", "Registry", "registry"]
+
+PART_KINDS = ("encoder", "conditioner", "separator", "front_end", "objective")
+_PART_NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)?")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered name: who registered it, what it is, and where it is found."""
+
+    kind: str
+    name: str
+    target: Any
+    summary: str
+    plugin: str
+
+    def resolve(self) -> Any:
+        """Import and return what the name stands for.
+
+        Raises:
+            PluginError: the target cannot be imported.
+        """
+        if not isinstance(self.target, str):
+            return self.target
+        module, _, attribute = self.target.partition(":")
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except Exception as error:
+            raise PluginError(
+                f"The {self.kind.replace('_', ' ')} {self.name!r} of plugin {self.plugin!r} cannot be "
+                f"imported from {self.target!r} ({type(error).__name__}: {error}); install what it needs or "
+                "report it to its author."
+            ) from error
+
+
+@dataclass
+class Registry:
+    """Every registered part, method, parity adapter and checkpoint converter."""
+
+    entries: dict[tuple[str, str], Entry] = field(default_factory=dict)
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+    def add(self, entries: Iterable[Entry]) -> None:
+        """Add the entries of one plugin, all or none.
+
+        Raises:
+            PluginError: a name is taken; the message names both owners.
+        """
+        fresh: dict[tuple[str, str], Entry] = {}
+        for entry in entries:
+            taken = self.entries.get((entry.kind, entry.name)) or fresh.get((entry.kind, entry.name))
+            if taken is not None:
+                raise PluginError(
+                    f"Plugin {entry.plugin!r} registers {entry.kind} {entry.name!r}, which plugin "
+                    f"{taken.plugin!r} has; rename one of them."
+                )
+            fresh[entry.kind, entry.name] = entry
+        self.entries.update(fresh)
+
+    def list(self, kind: str) -> list[Entry]:
+        """Entries of one kind, by name."""
+        return sorted((e for e in self.entries.values() if e.kind == kind), key=lambda e: e.name)
+
+    def get(self, kind: str, name: str) -> Entry:
+        """Return one entry.
+
+        Raises:
+            CompositionError: the name is unknown; the message says what exists, and which plugins failed.
+        """
+        entry = self.entries.get((kind, name))
+        if entry is None:
+            raise CompositionError(self._unknown(kind, name))
+        return entry
+
+    def part(self, kind: str, name: str) -> Any:
+        """Return the class behind a part's name."""
+        return self.get(kind, name).resolve()
+
+    def method(self, name: str) -> Recipe:
+        """Return the recipe of a method."""
+        return self.get("method", name).target
+
+    def methods(self) -> dict[str, Recipe]:
+        """All methods by name."""
+        return {entry.name: entry.target for entry in self.list("method")}
+
+    def adapter(self, method: str, adapter: str) -> Callable[..., Any] | None:
+        """Return the parity adapter of a method, or None."""
+        entry = self.entries.get(("adapter", f"{method}/{adapter}"))
+        return None if entry is None else entry.resolve()
+
+    def _unknown(self, kind: str, name: str) -> str:
+        known = [entry.name for entry in self.list(kind)]
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}" if near else f"known are {', '.join(known) or 'none'}"
+        failed = "".join(f"; plugin {p!r} failed to load ({why})" for p, why in self.failures.items())
+        return f"There is no {kind.replace('_', ' ')} {name!r}; {hint}{failed}."
+
+
+class Register:
+    """What a plugin's hook is handed: collects its entries."""
+
+    def __init__(self, plugin: str) -> None:
+        self.plugin = plugin
+        self.entries: list[Entry] = []
+
+    def encoder(self, name: str, target: str, summary: str = "") -> None:
+        """Register a :class:`~avsep_zoo.contracts.CueEncoder` class as ``"module:Class"``."""
+        self._part("encoder", name, target, summary)
+
+    def conditioner(self, name: str, target: str, summary: str = "") -> None:
+        """Register a :class:`~avsep_zoo.contracts.Conditioner` class."""
+        self._part("conditioner", name, target, summary)
+
+    def separator(self, name: str, target: str, summary: str = "") -> None:
+        """Register a :class:`~avsep_zoo.contracts.Separator` class."""
+        self._part("separator", name, target, summary)
+
+    def front_end(self, name: str, target: str, summary: str = "") -> None:
+        """Register a :class:`~avsep_zoo.contracts.FrontEnd` class."""
+        self._part("front_end", name, target, summary)
+
+    def objective(self, name: str, target: str, summary: str = "") -> None:
+        """Register a :class:`~avsep_zoo.contracts.Objective` class."""
+        self._part("objective", name, target, summary)
+
+    def method(self, recipe: Recipe) -> None:
+        """Register a method."""
+        if not isinstance(recipe, Recipe):
+            raise PluginError(f"Plugin {self.plugin!r} registers {recipe!r} as a method; give an avsep_zoo.Recipe.")
+        self.entries.append(Entry("method", recipe.name, recipe, recipe.summary, self.plugin))
+
+    def adapter(self, method: str, adapter: str, target: str) -> None:
+        """Register a parity adapter: a function of a :class:`~avsep_zoo.parity.case.Case`."""
+        self.entries.append(Entry("adapter", f"{method}/{adapter}", _target(target, self.plugin), "", self.plugin))
+
+    def converter(self, method: str, target: str) -> None:
+        """Register the converter of a method's published checkpoints."""
+        self.entries.append(Entry("converter", method, _target(target, self.plugin), "", self.plugin))
+
+    def _part(self, kind: str, name: str, target: str, summary: str) -> None:
+        if not _PART_NAME.fullmatch(name):
+            raise PluginError(
+                f"Plugin {self.plugin!r} names a {kind} {name!r}; use lower-case letters, digits, _ and one dot."
+            )
+        self.entries.append(Entry(kind, name, _target(target, self.plugin), summary, self.plugin))
+
+
+def _target(target: str, plugin: str) -> str:
+    if not isinstance(target, str) or target.count(":") != 1:
+        raise PluginError(
+            f"Plugin {plugin!r} registers the target {target!r}; give a string 'package.module:attribute'."
+        )
+    return target
+
+
+@functools.cache
+def registry() -> Registry:
+    """Return the registry of this process, with every plugin loaded."""
+    from avsep_zoo.plugins import load_plugins
+
+    return load_plugins()
