@@ -1,0 +1,292 @@
+"""iQuery's cue encoder: cropped frames, class and motion of each source.
+
+Source: Chen et al., iQuery: Instruments as Queries for Audio-Visual Sound Separation, CVPR 2023, section 3.2.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from avsep_iquery.class_table import ClassTable
+from avsep_zoo.blocks.resnet import ResNet18Features
+from avsep_zoo.contracts import CueBatch, CueEncoder, Embedding, EncoderPlan
+from avsep_zoo.cue import Cue
+from avsep_zoo.errors import CueError
+from avsep_zoo.pictures import centre_view, crop, normalise, read_picture
+
+if TYPE_CHECKING:
+    from avsep_zoo.media import VideoSource
+
+__all__ = ["IQueryEncoder", "plain_name"]
+
+_IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+
+
+class IQueryEncoder(CueEncoder):
+    """ResNet-18 on frames cropped to the object, class id, motion features.
+
+    Gives ``vector`` (what the object looks like, in (0, 1)), ``index`` (which query, by class name) and, with
+    ``motion``, ``tokens``. Where modalities are ``optional`` (not so in the published method) every class has a
+    learned vector instead: a source with a label takes that of its class, and a source without one is recognised
+    from its frames and takes the mean of the vectors, weighted by the probability of each class.
+
+    Args:
+        classes: class names; the row of the query is the position in this list.
+        spare_queries: queries after those of the classes.
+        width: channels of the first ResNet stage.
+        stride: 16 (dilated last stage, the official net) or 32.
+        object_features: width of ``vector``.
+        pooling: over frames and pixels.
+        frames: number of frames K around the centre of the segment.
+        frame_rate: frames per second they are taken at.
+        image_size: pixels of the square input.
+        motion: width of the motion features, 0 for none.
+        motion_padding: what padded motion steps do to the attention scores: ``added`` adds 1 (the published
+            code, where a sample's answer depends on the longest one of its batch), ``masked`` removes them.
+        frozen: train no ResNet parameter (its batch-norm statistics still move, as published).
+        optional: modalities a cue may lack.
+    """
+
+    def __init__(
+        self,
+        *,
+        classes: Sequence[str],
+        spare_queries: int = 1,
+        width: int = 64,
+        stride: Literal[16, 32] = 16,
+        object_features: int = 32,
+        pooling: Literal["max", "average"] = "max",
+        frames: int = 3,
+        frame_rate: float = 1.0,
+        image_size: int = 224,
+        motion: int = 0,
+        motion_padding: Literal["added", "masked"] = "masked",
+        frozen: bool = True,
+        optional: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        plan = self.plan(
+            classes=classes,
+            spare_queries=spare_queries,
+            object_features=object_features,
+            motion=motion,
+            optional=optional,
+        )
+        self.reads, self.optional, self.gives = plan.reads, plan.optional, plan.gives
+        self.classes = tuple(classes)
+        self.pooling, self.frames, self.frame_rate, self.image_size = pooling, frames, frame_rate, image_size
+        self.motion, self.motion_padding = motion, motion_padding
+        self.features = ResNet18Features(width=width, stride=stride).requires_grad_(not frozen)
+        self.fc = nn.Conv2d(self.features.channels, object_features, 3, padding=1)
+        self.class_vectors = ClassTable(self.gives["index"], object_features) if self.optional else None
+        self.recogniser = nn.Linear(object_features, len(self.classes)) if self.optional else None
+
+    @classmethod
+    def plan(
+        cls,
+        *,
+        classes: Sequence[str] = (),
+        spare_queries: int = 1,
+        object_features: int = 32,
+        motion: int = 0,
+        optional: Sequence[str] = (),
+        **_: Any,
+    ) -> EncoderPlan:
+        """Frames and label, with motion where ``motion`` is not 0."""
+        reads = {"frames", "label"} | ({"motion"} if motion else set())
+        gives = {"vector": object_features, "index": len(classes) + spare_queries}
+        if motion:
+            gives["tokens"] = motion
+        unknown = set(optional) - {"frames", "label"}
+        if unknown:
+            raise ValueError(f"optional names {sorted(unknown)}; iQuery can do without frames or label, not more.")
+        return EncoderPlan(frozenset(reads), gives, frozenset(optional))
+
+    def forward(self, cues: CueBatch) -> Embedding:
+        """Encode cues with the modalities frames (B, N, 3, K, H, W), label (B, N), motion (B, N, D, S).
+
+        ``motion_mask`` (B, N, S) is 0 at real steps, 1 at padded ones and infinite at steps that only exist
+        because another source of the batch is longer.
+        """
+        label, motion = cues.get("label"), cues.get("motion")
+        index = None
+        if label is not None:
+            index = torch.where(cues.has("label").to(label.device), label, -1)
+        if self.class_vectors is None:
+            vector = torch.sigmoid(self._looks(cues))
+        else:
+            vector, index = self._by_class(cues, index)
+        if motion is None:
+            return Embedding(vector=vector, index=index)
+        bias = None
+        if (mask := cues.get("motion_mask")) is not None:
+            removed = torch.isinf(mask) if self.motion_padding == "added" else mask > 0
+            bias = torch.where(removed, -torch.inf, mask)
+        return Embedding(vector=vector, index=index, tokens=rearrange(motion, "b n d s -> b n s d"), tokens_bias=bias)
+
+    def _looks(self, cues: CueBatch) -> Tensor:
+        """What the frames show (B, N, D), before the sigmoid."""
+        frames = cues.get("frames")
+        if frames is None:
+            raise CueError("This model needs frames of every source; give frames, or a video with boxes.")
+        if self.training:  # batch statistics per source slot, as published
+            return torch.stack([self.look(frames[:, n]) for n in range(frames.shape[1])], dim=1)
+        return rearrange(self.look(rearrange(frames, "b n ... -> (b n) ...")), "(b n) d -> b n d", b=len(frames))
+
+    def _by_class(self, cues: CueBatch, index: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Vectors (B, N, D) and rows (B, N) of classes that are named or recognised; the last row for neither."""
+        assert self.class_vectors is not None and self.recogniser is not None
+        table = self.class_vectors.rows()
+        if index is None:
+            index = torch.full(cues.shape, -1)
+        index = index.to(table.device)
+        vector = self.class_vectors(index % len(table))
+        seen = (index < 0) & cues.has("frames").to(table.device)
+        if not seen.any():
+            return vector, index
+        chances = torch.softmax(self.recogniser(self._looks(cues)).float(), dim=-1)  # (B, N, classes)
+        guess = chances @ table[: len(self.classes)]
+        return torch.where(seen[..., None], guess, vector), torch.where(seen, chances.argmax(dim=-1), index)
+
+    def recognition_loss(self, cues: CueBatch) -> Tensor:
+        """Cross-entropy of the classes recognised from frames, over the sources that have frames and a label."""
+        if self.recogniser is None or cues.get("frames") is None or cues.get("label") is None:
+            return torch.zeros((), device=self.fc.weight.device)
+        label = cues.get("label")
+        both = (cues.has("label") & cues.has("frames")).to(label.device)
+        target = torch.where(both, label, -1)
+        logits = self.recogniser(self._looks(cues)).float()
+        loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=-1, reduction="sum")
+        return loss / both.sum().clamp_min(1)
+
+    def feature_map(self, frames: Tensor) -> Tensor:
+        """(B, 3, K, H, W) -> (B, D, K, h, w)."""
+        maps = self.fc(self.features(rearrange(frames, "b c k h w -> (b k) c h w")))
+        return rearrange(maps, "(b k) d h w -> b d k h w", k=frames.shape[2])
+
+    def look(self, frames: Tensor) -> Tensor:
+        """(B, 3, K, H, W) -> pooled over frames and pixels (B, D), before the sigmoid."""
+        maps = self.feature_map(frames)
+        return maps.amax(dim=(2, 3, 4)) if self.pooling == "max" else maps.mean(dim=(2, 3, 4))
+
+    def prepare(self, cues: Sequence[Cue], *, video: VideoSource | None, time: float) -> CueBatch:
+        values: dict[str, Tensor] = {}
+        present: dict[str, Tensor] = {}
+        labels = [self._label(cue) for cue in cues]
+        values["label"] = torch.tensor([labels])
+        present["label"] = values["label"] >= 0
+        pictures = [self._frames(cue, video, time, alone=len(cues) == 1) for cue in cues]
+        if any(p is not None for p in pictures):
+            blank = np.zeros((3, self.frames, self.image_size, self.image_size), dtype=np.float32)
+            stack = np.stack([blank if p is None else p for p in pictures])
+            values["frames"] = torch.from_numpy(stack)[None]  # (1, N, 3, K, H, W)
+            present["frames"] = torch.tensor([[p is not None for p in pictures]])
+        if self.motion:
+            values["motion"], values["motion_mask"] = self._motion(cues)
+        for n, (label, picture) in enumerate(zip(labels, pictures, strict=True)):
+            if label < 0 and picture is None:
+                raise CueError(f"Cue {n + 1} ({cues[n].title}) has neither a label nor frames; give one of them.")
+        return CueBatch(values, present)
+
+    def label_index(self, label: str) -> int:
+        """Return the row of a class name; case, spaces and hyphens don't matter.
+
+        Raises:
+            CueError: the class is unknown.
+        """
+        plain = [plain_name(c) for c in self.classes]
+        if plain_name(label) in plain:
+            return plain.index(plain_name(label))
+        near = difflib.get_close_matches(plain_name(label), plain, n=1)
+        hint = f"did you mean {self.classes[plain.index(near[0])]!r}" if near else f"it knows {', '.join(self.classes)}"
+        raise CueError(f"This model has no class {label!r}; {hint}.")
+
+    def _label(self, cue: Cue) -> int:
+        if cue.label is not None:
+            return self.label_index(cue.label)
+        if "label" in self.optional:
+            return -1
+        raise CueError(
+            f"The cue {cue.title!r} has no label and this model needs one; it knows {', '.join(self.classes)}."
+        )
+
+    def _frames(self, cue: Cue, video: VideoSource | None, time: float, *, alone: bool) -> np.ndarray | None:
+        if self.recogniser is not None and cue.label is not None and not self.training:
+            return None  # nothing to recognise; in training the label teaches what the frames show
+        offsets = np.arange(self.frames) - self.frames // 2
+        times = [max(0.0, time + o / self.frame_rate) for o in offsets]
+        boxes = [cue.box_at(t) for t in times]
+        if cue.frames is not None:
+            pictures = _given_frames(cue, times)
+        elif video is not None and (boxes[0] is not None or alone or "frames" not in self.optional):
+            pictures = list(video.frames_at(times))
+        elif "frames" in self.optional:
+            return None
+        else:
+            raise CueError(f"The cue {cue.title!r} has no frames and this model needs them; give frames, or a video.")
+        views = (crop(p, b) for p, b in zip(pictures, boxes, strict=True))
+        return normalise([centre_view(view, self.image_size) for view in views])
+
+    def _motion(self, cues: Sequence[Cue]) -> tuple[Tensor, Tensor]:
+        tokens = [torch.from_numpy(self._motion_tokens(cue)) for cue in cues]
+        longest = max(t.shape[1] for t in tokens)
+        motion = torch.zeros(1, len(tokens), self.motion, longest)
+        mask = torch.full((1, len(tokens), longest), torch.inf)
+        for n, t in enumerate(tokens):
+            motion[0, n, :, : t.shape[1]] = t
+            mask[0, n, : t.shape[1]] = 0
+        return motion, mask
+
+    def _motion_tokens(self, cue: Cue) -> np.ndarray:
+        if cue.motion is None:
+            raise CueError(
+                f"The cue {cue.title!r} has no motion features and this model needs them; give Cue(motion=...)."
+            )
+        try:
+            raw = np.load(cue.motion, allow_pickle=False) if isinstance(cue.motion, str | Path) else cue.motion
+            tokens = np.asarray(raw, dtype=np.float32)
+        except (OSError, EOFError, ValueError) as error:
+            raise CueError(
+                f"The motion features of {cue.title!r} cannot be read ({error}); give a .npy file."
+            ) from error
+        if tokens.ndim == 4:
+            tokens = tokens.max(axis=(2, 3))
+        if tokens.ndim != 2 or tokens.shape[0] != self.motion or tokens.shape[1] == 0:
+            raise CueError(
+                f"The motion features of {cue.title!r} have shape {tokens.shape}; give ({self.motion}, steps[, h, w])."
+            )
+        return tokens
+
+
+def plain_name(name: str) -> str:
+    """Class name as it is compared: lower case, spaces and hyphens as underscores."""
+    return name.strip().lower().replace(" ", "_").replace("-", "_")
+
+
+def _given_frames(cue: Cue, times: Sequence[float]) -> list[np.ndarray]:
+    """K pictures of a cue that brings its own: a file, or an array (spread over the K places)."""
+    if isinstance(cue.frames, str | Path):
+        if Path(cue.frames).suffix.lower() in _IMAGES:
+            return [read_picture(cue.frames)] * len(times)
+        from avsep_zoo.media import VideoSource
+
+        with VideoSource(cue.frames) as video:
+            return list(video.frames_at(times))
+    frames = np.asarray(cue.frames)
+    if frames.ndim == 3:
+        frames = frames[None]
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or len(frames) == 0:
+        raise CueError(
+            f"The frames of {cue.title!r} are {frames.dtype} of shape {frames.shape}; give uint8 RGB (K, H, W, 3)."
+        )
+    places = np.linspace(0, len(frames) - 1, len(times)).round().astype(int)
+    return [frames[p] for p in places]
