@@ -1,0 +1,154 @@
+"""``avsep separate``: take a recording apart, one stem per cue."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from avsep_zoo.cli import stems
+from avsep_zoo.cli.terminal import busy, console, print_json, seconds_bar
+from avsep_zoo.errors import AvsepError, CueError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from avsep_zoo.cue import Cue
+
+__all__ = ["Device", "choose_device", "separate"]
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+def separate(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="Any sound or video file that FFmpeg reads.", show_default=False),
+    ],
+    cue: Annotated[
+        list[str],
+        typer.Option(metavar="CUE", help="A source: CLASS, CLASS@BOX or @BOX; repeatable.", show_default=False),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="DIR", help="Folder for the stems (default: FILE's name with -stems)."),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(metavar="NAME", help="A method, a variant, or the folder of a weights card.")
+    ] = "iquery",
+    weights: Annotated[
+        str, typer.Option(metavar="NAME", help="Other weights for the method: a card's name or folder.")
+    ] = "default",
+    device: Annotated[Device, typer.Option(help="Where to compute; auto takes a GPU where there is one.")] = "auto",
+    no_consistency: Annotated[
+        bool, typer.Option("--no-consistency", help="Leave the masks as they are, and write no residual.")
+    ] = False,
+    overlap: Annotated[
+        float, typer.Option(min=0.0, max=0.75, help="Share of a segment cross-faded with the next one.")
+    ] = 0.5,
+    report: Annotated[bool, typer.Option(help="Write report.html: players, spectrograms, masks.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier separation in DIR.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Take a recording apart: one stem per cue.
+
+    The stems keep the sample rate, channels and length of the recording; with the residual they add up to it.
+
+    A cue is a class ([bold]violin[/bold]), a class and where it is seen ([bold]violin@0,20,190,180[/bold]:
+    the corners x1,y1,x2,y2 in pixels of the video), or only where it is seen ([bold]@0,20,190,180[/bold]).
+
+    [bold]avsep separate duet.mp4 --cue violin --cue flute -o stems[/bold]
+    [bold]avsep separate duet.mp4 --cue violin@0,20,190,180 --cue @195,20,380,180[/bold]
+    """
+    cues = [parse_cue(text, number) for number, text in enumerate(cue, 1)]
+    folder = out if out is not None else Path(f"{file.stem}-stems")
+    stems.check_folder(folder, overwrite=overwrite)
+    check_media(file, cues)
+    with busy(f"Loading {model}"):
+        from avsep_zoo.load import load
+
+        loaded = load(model, weights=weights, device=choose_device(device))
+    started = time.monotonic()
+    with seconds_bar("Separating") as advance:
+        result = loaded.separate(file, cues, consistency=not no_consistency, overlap=overlap, progress=advance)
+    seconds = time.monotonic() - started
+    saved = stems.save(result, folder, report=report, overwrite=overwrite)
+    if as_json:
+        run = {"file": str(file), "device": str(loaded.device), "separation_seconds": round(seconds, 2)}
+        print_json(run | saved.to_dict())
+        return
+    console().print(
+        f"{loaded.name} on {loaded.device} separated {result.seconds:.1f} s of sound in {seconds:.1f} s.\n",
+        soft_wrap=True,
+    )
+    saved.show()
+
+
+def parse_cue(text: str, number: int) -> Cue:
+    """Read ``label``, ``label@x1,y1,x2,y2`` or ``@x1,y1,x2,y2``; ``number`` names a cue without a label.
+
+    Raises:
+        typer.BadParameter: the text is none of these.
+    """
+    from avsep_zoo.cue import Cue
+
+    label, at, corners = text.rpartition("@") if "@" in text else (text, "", "")
+    label = label.strip()
+    box: list[float] | None = None
+    if at:
+        try:
+            box = [float(corner) for corner in corners.split(",")]
+        except ValueError:
+            box = []
+        if len(box) != 4:
+            raise typer.BadParameter(
+                f"{text!r} has the box {corners!r}; give four numbers, as in violin@0,20,190,180.",
+                param_hint="--cue",
+            )
+    elif not label:
+        raise typer.BadParameter(f"{text!r} names nothing; give a class, a box, or both.", param_hint="--cue")
+    try:
+        return Cue(label=label or None, box=box, name=None if label else f"source-{number}")
+    except CueError as error:
+        raise typer.BadParameter(f"{text!r}: {error}", param_hint="--cue") from error
+
+
+def check_media(file: Path, cues: Sequence[Cue]) -> None:
+    """Make sure before a model is loaded that ``file`` has sound, and pictures where the boxes are.
+
+    Raises:
+        MediaError: the file cannot be read or has no sound.
+        CueError: a box lies where there is no picture.
+    """
+    from avsep_zoo.media import open_audio, probe
+
+    open_audio(file)
+    video = probe(file).video
+    for cue in cues:
+        box = cue.box_at(0.0)
+        if box is None:
+            continue
+        if video is None:
+            raise CueError(f"{file} has no pictures, so leave out the box of {cue.title!r}.")
+        x1, y1, x2, y2 = box
+        if x2 <= 0 or y2 <= 0 or x1 >= video.width or y1 >= video.height:
+            raise CueError(
+                f"The box of {cue.title!r} ({x1:g},{y1:g},{x2:g},{y2:g}) is outside the picture of {file}; "
+                f"give pixels within {video.width} x {video.height}."
+            )
+
+
+def choose_device(wanted: Device) -> str:
+    """Return the name of a torch device.
+
+    Raises:
+        AvsepError: ``cuda`` is wanted and there is none.
+    """
+    import torch
+
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise AvsepError("There is no CUDA device here; leave out --device cuda or see 'avsep doctor'.")
+    return "cuda" if available and wanted != "cpu" else "cpu"
