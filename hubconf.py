@@ -1,0 +1,89 @@
+"""torch.hub entry points: one per method, and ``compose``. Only ``dependencies`` need to be installed."""
+
+import contextlib as _contextlib
+import sys as _sys
+import warnings as _warnings
+from collections.abc import Callable as _Callable
+from pathlib import Path as _Path
+from typing import Any as _Any
+
+dependencies = [
+    "PIL", "av", "einops", "numpy", "pluggy", "safetensors", "scipy", "soundfile", "soxr", "torch", "yaml",
+]  # fmt: skip
+
+_ROOT = _Path(__file__).resolve().parent
+if str(_ROOT) not in _sys.path[1:]:  # torch.hub removes the first entry; spawned workers need one that stays
+    _sys.path.append(str(_ROOT))
+
+if (_other := _sys.modules.get("avsep_zoo")) and _Path(str(_other.__file__)).resolve().parents[1] != _ROOT:
+    _text = f"avsep_zoo is imported from {_other.__file__} already; start a new process to use {_ROOT}."
+    _specs = (_ROOT / "avsep_zoo" / "hookspecs.py").read_text(encoding="utf-8")
+    if f"\nAPI_VERSION = {getattr(_other, 'API_VERSION', None)}\n" not in _specs:
+        raise RuntimeError(_text)
+    _warnings.warn(_text, stacklevel=2)
+
+_DOC = """{0.summary}
+
+Paper: {0.paper}
+Cues: {0.cues}.
+
+Args:
+    variant: one of {variants}; None is the one with published weights ({weights}), or without weights
+        {0.default_variant}.
+    weights: "default" for the published weights, the name or folder of another weights card, or None for an
+        untrained model.
+    pretrained: True for weights="default", False for weights=None.
+    device: where to put the model, e.g. "cuda"; None is the CPU.
+
+Example:
+    >>> model = torch.hub.load("avsep-zoo/avsep-zoo", "{0.name}", trust_repo=True)
+    >>> model.separate("duet.mp4", ["violin", "flute"]).save("stems")
+"""
+
+
+def _entry_point(recipe: _Any) -> _Callable[..., _Any]:
+    def entry_point(
+        *,
+        variant: str | None = None,
+        weights: str | _Path | None = "default",
+        pretrained: bool | None = None,
+        device: _Any = None,
+    ) -> _Any:
+        import avsep_zoo
+        from avsep_zoo.errors import WeightsError
+
+        if pretrained is not None:
+            if weights != "default":
+                raise WeightsError(f"pretrained={pretrained} and weights={weights!r} are given; give one of them.")
+            weights = "default" if pretrained else None
+        name = f"{recipe.name}.{variant}" if variant else recipe.name
+        return avsep_zoo.load(name, weights=weights, device=device)
+
+    entry_point.__name__ = entry_point.__qualname__ = recipe.name
+    variants, weights = ", ".join(recipe.variant_names), recipe.weights or "none yet"
+    entry_point.__doc__ = _DOC.format(recipe, variants=variants, weights=weights)
+    return entry_point
+
+
+def __dir__() -> list[str]:
+    names = [name for name in globals() if not name.startswith("_")]
+    try:
+        import avsep_zoo
+
+        return [*names, *avsep_zoo.methods(), "compose"]
+    except Exception as error:  # torch.hub reads the dependencies through here, and says which one is missing
+        if not isinstance(error, ModuleNotFoundError):
+            with _contextlib.suppress(Warning):
+                _warnings.warn(f"The methods cannot be listed ({type(error).__name__}: {error}).", stacklevel=2)
+        return names
+
+
+def __getattr__(name: str) -> object:
+    if not name.startswith("_"):
+        import avsep_zoo
+
+        if name == "compose":
+            return avsep_zoo.compose
+        if name in (methods := avsep_zoo.methods()):
+            return _entry_point(methods[name])
+    raise AttributeError(f"hubconf.py has no entry point {name!r}.")
