@@ -1,0 +1,95 @@
+"""What the tests run in: an own home for caches, no network, no settings of the user; and a tiny iQuery."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from avsep_zoo.recipe import PartConfig
+
+if TYPE_CHECKING:
+    from avsep_zoo.contracts import CueBatch
+    from avsep_zoo.model import SeparationModel
+
+_HOME = tempfile.TemporaryDirectory(prefix="avsep-tests-")
+for _name in [name for name in os.environ if name.startswith("AVSEP_")]:
+    del os.environ[_name]
+os.environ |= {
+    "HF_HOME": f"{_HOME.name}/huggingface",
+    "TORCH_HOME": f"{_HOME.name}/torch",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "OMP_NUM_THREADS": "1",  # small models are faster on one thread, and sums the same everywhere
+}
+
+
+def pytest_unconfigure() -> None:
+    _HOME.cleanup()
+
+
+@pytest.fixture
+def tiny_parts() -> dict[str, PartConfig]:
+    """The parts of a small iQuery: one segment is 1.02 s at 8 kHz, a spectrum of 128 by 128 points."""
+    return {
+        "encoder": PartConfig(
+            "iquery.cues",
+            {
+                "classes": ["violin", "flute", "drum"],
+                "width": 4,
+                "object_features": 8,
+                "frames": 2,
+                "image_size": 32,
+                "frozen": False,
+                "optional": ["frames", "label"],
+            },
+        ),
+        "conditioner": PartConfig("iquery.queries", {"queries": 4, "heads": 2, "feedforward": 16, "decoder_layers": 2}),
+        "separator": PartConfig("mask_unet", {"width": 4, "levels": 5, "mask_features": 4}),
+        "front_end": PartConfig(
+            "stft",
+            {
+                "rate": 8000,
+                "length": 8191,
+                "n_fft": 254,
+                "hop_length": 64,
+                "warp_rows": 128,
+                "align_corners": True,
+            },
+        ),
+        "objective": PartConfig("iquery.masks", {"mixture": "sum"}),
+    }
+
+
+@pytest.fixture
+def tiny_model(tiny_parts: dict[str, PartConfig]) -> SeparationModel:
+    """The small iQuery with seeded random weights, in eval mode."""
+    import torch
+
+    from avsep_zoo.compose import compose_recipe
+
+    torch.manual_seed(0)
+    return compose_recipe(tiny_parts, "iquery.tiny")
+
+
+@pytest.fixture
+def tiny_cues() -> CueBatch:
+    """Two mixtures of three sources: every class once per mixture, with noise for pictures."""
+    import torch
+
+    from avsep_zoo.contracts import CueBatch
+
+    generator = torch.Generator().manual_seed(1)
+    frames = torch.randn(2, 3, 3, 2, 32, 32, generator=generator)
+    return CueBatch({"frames": frames, "label": torch.tensor([[0, 1, 2], [2, 0, 1]])})
+
+
+@pytest.fixture
+def card(tmp_path: Path, tiny_model: SeparationModel) -> Path:
+    """The folder of a card of the tiny model."""
+    from avsep_zoo.cards import write_card
+
+    return write_card(tmp_path / "card", tiny_model).folder

@@ -1,0 +1,552 @@
+"""The command line: what it prints, what it writes, what it refuses, and what it does not import."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import typer
+from typer.testing import CliRunner, Result
+
+from avsep_zoo import __version__
+from avsep_zoo.cards import card_folder
+from avsep_zoo.cli import app
+from avsep_zoo.cli.separate import parse_cue
+from avsep_zoo.cli.stems import levels
+from avsep_zoo.cli.train import assign, check_kinds, choose_preset
+from avsep_zoo.errors import DataError, MediaError
+from avsep_zoo.registry import registry
+from avsep_zoo.training.config import TrainingConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+DUET = ROOT / "avsep_zoo" / "demo" / "duet.mp4"
+RATE = 16000
+
+
+def avsep(*arguments: object, columns: int = 100) -> Result:
+    """Run a command in this process."""
+    settings = {"COLUMNS": str(columns), "NO_COLOR": "1", "TERM": "dumb"}
+    return CliRunner().invoke(app, [str(a) for a in arguments], env=settings, prog_name="avsep")
+
+
+def spawn(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in another process, in the checkout's place on the path."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def sentence(result: Result) -> str:
+    """Return the one line on stderr of a command that ended with exit code 1."""
+    assert result.exit_code == 1, result.output
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    return line
+
+
+@pytest.fixture(scope="module")
+def card(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights card of an untrained iquery.mini."""
+    import torch
+
+    from avsep_zoo.cards import write_card
+    from avsep_zoo.load import load
+
+    folder = tmp_path_factory.mktemp("cards") / "untrained"
+    torch.manual_seed(0)
+    write_card(
+        folder,
+        load("iquery.mini", weights=None),
+        half=True,
+        manifest={"training": {"steps": 0, "loss": float("nan")}},
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """1.5 s of stereo noise."""
+    file = tmp_path_factory.mktemp("media") / "noise [1].wav"
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (RATE * 3 // 2, 2))
+    soundfile.write(file, noise.astype(np.float32), RATE, "FLOAT")
+    return file
+
+
+# Start-up, in processes of their own
+
+
+def test_start_imports_no_torch() -> None:
+    """Help of every command, list, info and plugins, one after another in one process without torch."""
+    code = """
+import sys
+from typer.testing import CliRunner
+from avsep_zoo.cli import app
+names = [command.name for command in app.registered_commands]
+for arguments in [["--help"], *([n, "--help"] for n in names), ["list"], ["info", "iquery"], ["plugins"]]:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, (arguments, result.output)
+    heavy = {"torch", "scipy", "av", "accelerate"} & sys.modules.keys()
+    assert "torch" not in heavy and (arguments[-1] != "--help" or not heavy), (arguments, heavy)
+print(*names)
+"""
+    ran = spawn("-c", code)
+    assert ran.returncode == 0, ran.stderr
+    assert set(ran.stdout.split()) == {
+        "separate", "demo", "train", "evaluate", "synth", "parity", "list", "info", "plugins", "doctor",
+    }  # fmt: skip
+
+
+def test_a_mistake_is_one_sentence_and_exit_code_1() -> None:
+    ran = spawn("-m", "avsep_zoo", "separate", "missing.mp4", "--cue", "violin")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr == "The file missing.mp4 does not exist; check the path.\n"
+
+
+def test_a_broken_plugin_is_one_warning_and_fails_only_the_list_of_plugins(tmp_path: Path) -> None:
+    (tmp_path / "broken_plugin.py").write_text("raise RuntimeError('out of order')\n")
+    info = tmp_path / "broken-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[avsep_zoo]\nbroken = broken_plugin\n")
+    path = os.pathsep.join((str(tmp_path), str(ROOT)))
+
+    listed = spawn("-m", "avsep_zoo", "list", "--json", PYTHONPATH=path)
+    assert listed.returncode == 0
+    assert "iquery" in [method["name"] for method in json.loads(listed.stdout)]
+    assert listed.stderr.startswith("Warning: ") and listed.stderr.count("\n") == 1
+    assert "out of order" in listed.stderr
+
+    plugins = spawn("-m", "avsep_zoo", "plugins", "--verbose", PYTHONPATH=path)
+    assert (plugins.returncode, plugins.stderr) == (1, "")
+    assert re.search(r"broken +failed +installed +broken 1\.0", plugins.stdout)
+    assert "Traceback" in plugins.stdout and "out of order" in plugins.stdout
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_an_interrupt_ends_with_exit_code_130(tmp_path: Path) -> None:
+    """The command waits for a card that comes through a pipe, and is interrupted there."""
+    pipe = tmp_path / "README.md"
+    os.mkfifo(pipe)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "avsep_zoo", "info", f"{tmp_path}/"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
+    )
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)  # fails until the command reads
+            break
+        except OSError:
+            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+            time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    os.close(writer)
+    assert (process.returncode, out, err) == (130, "", "Stopped.\n")
+
+
+# Usage and errors
+
+
+def test_version() -> None:
+    result = avsep("--version")
+    assert (result.exit_code, result.stdout) == (0, f"avsep-zoo {__version__}\n")
+
+
+def test_help_fits_80_columns_and_groups_the_commands() -> None:
+    text = avsep("--help", columns=80).stdout
+    assert max(map(len, text.splitlines())) <= 80
+    panels = ("╭─ Separate ─", "╭─ Train and evaluate ─", "╭─ Look around ─")
+    order = [panels[0], "│ separate ", "│ demo ", panels[1], "│ train ", panels[2], "│ list ", "│ doctor "]
+    places = [text.index(word) for word in order]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["frob"], "No such command"),
+        (["separate", "a.wav"], "Missing option '--cue'"),
+        (["separate", "a.wav", "--cue", "violin@1,2,3"], "has the box '1,2,3'"),
+        (["separate", "a.wav", "--cue", "violin@a,b,c,d"], "has the box 'a,b,c,d'"),
+        (["separate", "a.wav", "--cue", "violin@5,5,5,9"], "no area"),
+        (["separate", "a.wav", "--cue", "@nan,0,1,1"], "finite"),
+        (["separate", "a.wav", "--cue", " "], "names nothing"),
+        (["separate", "a.wav", "--cue", "violin", "--overlap", "0.9"], "0.75"),
+        (["train", "iquery", "--data", "d", "-o", "r", "--set", "clip_norm"], "KEY=VALUE"),
+        (
+            ["train", "iquery", "--preset", "mini", "--data", "d", "-o", "r", "--set", "steps.a=1"],
+            "no mapping",
+        ),
+    ],
+)
+def test_a_wrong_call_ends_with_exit_code_2(arguments: list[str], reason: str) -> None:
+    result = avsep(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert reason in " ".join(result.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["info", "iqery"], "There is no method 'iqery'; did you mean 'iquery'."),
+        (["info", "iquery.minni"], "iquery has no variant 'minni'"),
+        (["info", "no/card"], "The card 'no/card/README.md' cannot be read"),
+        (["train", "iquery", "--data", "d", "-o", "r", "--preset", "maxi"], "iquery has no preset 'maxi'"),
+        (
+            ["train", "iquery.mini", "--data", "d", "-o", "r", "--set", "stebs=1"],
+            "no stebs; it has augmentation",
+        ),
+        (
+            ["train", "iquery.mini", "--data", "d", "-o", "r", "--set", "augmentation=1"],
+            "is 1; give a mapping in JSON.",
+        ),
+        (
+            ["train", "iquery.mini", "--data", "d", "-o", "r", "--set", "steps=few"],
+            "'few'; give a whole number.",
+        ),
+        (["separate", str(ROOT), "--cue", "violin"], "is a directory; give a media file."),
+    ],
+)
+def test_errors_are_sentences(arguments: list[str], message: str) -> None:
+    assert message in sentence(avsep(*arguments))
+
+
+def test_debug_shows_where_an_error_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AVSEP_ZOO_DEBUG", "1")
+    result = avsep("separate", "missing.mp4", "--cue", "violin")
+    assert isinstance(result.exception, MediaError)
+
+
+def test_a_path_that_cannot_be_used_is_a_sentence(tmp_path: Path, recording: Path, card: Path) -> None:
+    """A file where a folder should be made: the system's error, with the name."""
+    (tmp_path / "file").write_text("")
+    result = avsep("separate", recording, "--cue", "violin", "--model", card, "-o", tmp_path / "file" / "x")
+    assert str(tmp_path / "file") in sentence(result)
+
+
+# separate
+
+
+def test_cues_of_the_command_line() -> None:
+    cue = parse_cue("violin@0, 20,190,180.5", 1)
+    assert (cue.label, cue.box, cue.title) == ("violin", [0, 20, 190, 180.5], "violin")
+    cue = parse_cue("@0,20,190,180", 2)
+    assert (cue.label, cue.title) == (None, "source-2")
+    assert parse_cue("french horn", 1).describe() == {"label": "french horn"}
+    with pytest.raises(typer.BadParameter):
+        parse_cue("a@b@1,2", 1)
+
+
+def test_separate_writes_stems_that_add_up_and_says_what_was_used(tmp_path: Path, recording: Path, card: Path) -> None:
+    out = tmp_path / "stems"
+    result = avsep("separate", recording, "--cue", "violin", "--cue", "flute", "--model", card, "-o", out, "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    document = json.loads(result.stdout)
+    assert [stem["name"] for stem in document["stems"]] == ["violin", "flute"]
+    assert (document["rate"], document["channels"], document["seconds"]) == (RATE, 2, 1.5)
+    assert document["notes"] == ["violin: by label.", "flute: by label."]
+    tracks = [*document["stems"], document["residual"]]
+    read = [soundfile.read(track["file"], always_2d=True)[0] for track in tracks]
+    mixture = soundfile.read(recording)[0]
+    np.testing.assert_allclose(sum(read), mixture, atol=1e-5)
+    for track, sound in zip(tracks, read, strict=True):
+        assert track["rms_dbfs"] == pytest.approx(10 * np.log10(np.mean(sound**2)), abs=0.01)
+        assert track["peak_dbfs"] == pytest.approx(20 * np.log10(np.abs(sound).max()), abs=0.01)
+    assert Path(document["report"]).read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_separate_points_at_sources_in_the_picture(tmp_path: Path, card: Path) -> None:
+    out = tmp_path / "stems"
+    boxes = ("--cue", "flute@0,0,190,190", "--cue", "@190,0,384,190", "--cue", "piano")
+    result = avsep("separate", DUET, *boxes, "--weights", card, "-o", out, "--no-report", "--no-consistency")
+    assert result.exit_code == 0, result.output
+    assert "flute: by label; the video's pictures were not used." in result.stdout
+    assert "source-2: by the video's frames in its box." in result.stdout
+    assert "piano: by label; the video's pictures were not used" in result.stdout
+    assert re.search(r"source-2 +source-2\.wav +-\d+\.\d +-\d+\.\d", result.stdout)
+    assert sorted(f.name for f in out.iterdir()) == [
+        "flute.wav", "piano.wav", "separation.json", "source-2.wav",
+    ]  # fmt: skip
+
+
+def test_separate_replaces_an_earlier_separation_only_when_told(tmp_path: Path, recording: Path, card: Path) -> None:
+    out = tmp_path / "stems"
+    call = ("separate", recording, "--model", card, "-o", out)
+    assert avsep(*call, "--cue", "violin").exit_code == 0
+    before = sorted(f.name for f in out.iterdir())
+    assert before == ["report.html", "residual.wav", "separation.json", "violin.wav"]
+    assert sentence(avsep(*call, "--cue", "flute")) == (
+        f"The folder {out} is not empty; give another one with -o, or --overwrite."
+    )
+    assert sorted(f.name for f in out.iterdir()) == before
+    (out / "mine.txt").write_text("stays")
+    assert avsep(*call, "--cue", "flute", "--overwrite", "--no-report").exit_code == 0
+    assert sorted(f.name for f in out.iterdir()) == [
+        "flute.wav",
+        "mine.txt",
+        "residual.wav",
+        "separation.json",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "cue", "message"),
+    [
+        ("sound", "violin@0,0,9,9", "noise [1].wav has no pictures, so leave out the box of 'violin'."),
+        ("video", "flute@400,0,500,90", "outside the picture"),
+        ("sound", "violine", "This model has no class 'violine'; did you mean 'violin'."),
+    ],
+)
+def test_separate_refuses_cues_that_mean_nothing(
+    tmp_path: Path, recording: Path, card: Path, file: str, cue: str, message: str
+) -> None:
+    media = {"sound": recording, "video": DUET}[file]
+    out = tmp_path / "stems"
+    assert message in sentence(avsep("separate", media, "--cue", cue, "--model", card, "-o", out))
+    assert not out.exists()
+
+
+def test_separate_without_cuda_says_so(recording: Path, card: Path, tmp_path: Path) -> None:
+    import torch
+
+    call = (
+        "separate",
+        recording,
+        "--cue",
+        "violin",
+        "--model",
+        card,
+        "-o",
+        tmp_path / "o",
+        "--device",
+        "cuda",
+    )
+    result = avsep(*call, "--json")
+    if torch.cuda.is_available():
+        assert json.loads(result.stdout)["device"].startswith("cuda")
+    else:
+        assert sentence(result).startswith("There is no CUDA device here")
+
+
+def test_levels() -> None:
+    wave = np.array([[0.5, -1.0], [0.0, 0.5]], dtype=np.float32)
+    peak, rms = levels(wave)
+    assert peak == 0.0
+    assert rms == pytest.approx(10 * np.log10(1.5 / 4))
+    assert levels(np.zeros((2, 3))) == (-np.inf, -np.inf)
+
+
+# demo
+
+
+def test_demo_measures_its_stems(tmp_path: Path, card: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run from another place, where the usual folder is taken."""
+    monkeypatch.chdir(tmp_path)
+    Path("avsep-demo").mkdir()
+    result = avsep("demo", "--model", card)
+    assert (result.exit_code, result.stderr) == (0, "")
+    scores = json.loads(Path("avsep-demo-2/separation.json").read_text(encoding="utf-8"))["scores"]
+    assert len(scores) == 2
+    for name, score in scores.items():
+        assert score["before"] == pytest.approx(0, abs=0.5)
+        row = re.search(rf"^{name} +(\S+) +(\S+) +(\S+)$", result.stdout, re.MULTILINE)
+        numbers = (score["before"], score["after"], score["after"] - score["before"])
+        assert row and [float(n) for n in row.groups()] == pytest.approx(numbers, abs=0.051)
+    report = Path("avsep-demo-2/report.html").read_text(encoding="utf-8")
+    assert "SDR" in report and len(report) > 100_000
+    assert "Report: avsep-demo-2/report.html" in result.stdout
+
+
+@pytest.mark.skipif(card_folder("iquery.mini") is None, reason="the weights iquery.mini are not here")
+def test_demo_separates(tmp_path: Path) -> None:
+    """With the published weights both sources come out at least 3 dB better than the mixture."""
+    result = avsep("demo", "-o", tmp_path / "stems")
+    assert (result.exit_code, result.stderr) == (0, "")
+    scores = json.loads((tmp_path / "stems" / "separation.json").read_text(encoding="utf-8"))["scores"]
+    assert min(score["after"] - score["before"] for score in scores.values()) > 3
+
+
+# list, info, plugins, doctor
+
+
+def test_list_tells_of_every_variant() -> None:
+    (method,) = [m for m in json.loads(avsep("list", "--json").stdout) if m["name"] == "iquery"]
+    assert {v["name"] for v in method["variants"]} >= {"iquery.music", "iquery.mini"}
+    assert (method["default_variant"], method["weights"]) == ("iquery.music", "iquery.mini")
+    table = avsep("list").stdout
+    assert re.search(r"iquery\.mini +(here|none) +--model iquery", table)
+
+
+def test_info_tells_of_a_variant() -> None:
+    about = json.loads(avsep("info", "iquery.mini", "--json").stdout)
+    assert about["parts"]["separator"] == {"name": "mask_unet", "width": 24, "levels": 6, "mask_features": 24}
+    assert len(about["classes"]) == 20 and "flute" in about["classes"]
+    text = avsep("info", "iquery.mini").stdout
+    assert "CVPR 2023" in text and "mask_unet" in text and "20 classes" in text
+
+
+def test_info_tells_of_a_card(card: Path) -> None:
+    about = json.loads(avsep("info", f"{card}/", "--json").stdout)
+    assert (about["method"], about["weights"]["here"]) == ("iquery", True)
+    assert about["weights"]["bytes"] == (card / "model.safetensors").stat().st_size
+    assert about["weights"]["training"]["loss"] is None  # JSON has no NaN
+    text = " ".join(avsep("info", f"{card}/").stdout.split())
+    assert about["weights"]["sha256"] in text and "Training steps=0, loss=nan" in text
+
+
+def test_info_shows_licences_and_results(tmp_path: Path, card: Path) -> None:
+    result = {"dataset": {"name": "duets"}, "metrics": [{"type": "sdr", "name": "SDR", "value": 4.2}]}
+    front = {"license": "apache-2.0", "model-index": [{"name": "x", "results": [result]}]}
+    readme = (card / "README.md").read_text(encoding="utf-8")
+    added = json.dumps(front)[1:-1].replace(', "model', '\n"model')
+    (tmp_path / "README.md").write_text(readme.replace("---\n", f"---\n{added}\n", 1), encoding="utf-8")
+    text = avsep("info", f"{tmp_path}/").stdout
+    assert re.search(r"Licence +apache-2\.0", text) and re.search(r"Result +duets: SDR 4\.2", text)
+    assert re.search(r"File +not here", text)
+    (tmp_path / "README.md").write_text(readme.replace("---\n", '---\n"model-index": [good]\n', 1))
+    result = avsep("info", f"{tmp_path}/")
+    assert result.exit_code == 1 and "has licences, results or training of another form" in result.stderr
+
+
+def test_plugins_lists_what_they_registered() -> None:
+    reports = {report["name"]: report for report in json.loads(avsep("plugins", "--json").stdout)}
+    assert reports["core"]["status"] == reports["iquery"]["status"] == "ok"
+    assert "method iquery" in reports["iquery"]["registered"]
+    assert "separator mask_unet" in avsep("plugins", columns=200).stdout
+
+
+def test_doctor_looks_at_everything() -> None:
+    result = avsep("doctor", "--json")
+    checks: dict[str, Any] = {check["name"]: check for check in json.loads(result.stdout)}
+    assert {"python", "torch", "cpu", "ffmpeg", "decoders", "plugin iquery", "fluidsynth"} <= checks.keys()
+    assert any(name.startswith("weights ") for name in checks)
+    assert [name for name, check in checks.items() if check["status"] == "fail"] == []
+    assert all(bool(check["advice"]) == (check["status"] != "ok") for check in checks.values())
+    assert result.exit_code == 0
+
+
+def test_doctor_finds_damaged_weights(tmp_path: Path, card: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkout with one whole card, one whose weights are another file, and one that is no card."""
+    for name, damage in (("a.whole", b""), ("b.changed", b"x")):
+        folder = tmp_path / "weights_cards" / name
+        folder.mkdir(parents=True)
+        (folder / "README.md").write_bytes((card / "README.md").read_bytes())
+        (folder / "model.safetensors").write_bytes((card / "model.safetensors").read_bytes() + damage)
+    folder = tmp_path / "weights_cards" / "c.none"
+    folder.mkdir()
+    (folder / "README.md").write_text("nothing")
+    monkeypatch.setattr("avsep_zoo.plugins.checkout_root", lambda: tmp_path)
+    result = avsep("doctor")
+    assert result.exit_code == 1
+    found = dict(re.findall(r"^(\w+) +weights (\S+)", result.stdout, re.MULTILINE)[i][::-1] for i in range(3))
+    assert found == {"a.whole": "ok", "b.changed": "fail", "c.none": "fail"}
+
+
+# train and evaluate
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Two classes of two short clips without pictures, in the MUSIC layout."""
+    root = tmp_path / "data"
+    rng = np.random.default_rng(0)
+    rows = []
+    for label in ("flute", "cello"):
+        (root / "audio" / label).mkdir(parents=True)
+        for number in range(2):
+            noise = rng.uniform(-0.5, 0.5, RATE).astype(np.float32)
+            soundfile.write(root / "audio" / label / f"{number}.wav", noise, RATE)
+            rows.append((f"/{label}/{number}.wav", f"/{label}/{number}.mp4", 0))
+    for name, listed in {
+        "train": rows,
+        "val": rows,
+        "test": rows,
+        "testsep": [(rows[0][0], rows[2][0])],
+    }.items():
+        with (root / f"{name}.csv").open("w", newline="") as stream:
+            csv.writer(stream).writerows(listed)
+    return root
+
+
+def test_train_goes_on_where_it_stopped(tmp_path: Path, data: Path) -> None:
+    """One step, one more, and none; then the run is told of, and scored."""
+    run = tmp_path / "run"
+    small = ("--batch", 1, "--workers", 0, "--set", "validation_mixtures=1", "--set", "precision=no")
+    call = ("train", "iquery", "--preset", "mini", "--data", data, "-o", run, *small)
+    first = avsep(*call, "--steps", 1)
+    assert first.exit_code == 0, first.output
+    assert "Training iquery.mini for 1 steps" in first.stderr
+    assert re.search(r"step 1 of 1  loss 0\.\d+  validation SDR -?\d+\.\d\d dB", first.stderr)
+    assert f"{run} holds iquery.mini of step 1" in first.stdout
+
+    second = avsep(*call, "--steps", 2)
+    assert "Going on from the checkpoint of step 1." in second.stderr and second.exit_code == 0
+    steps = [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()]
+    assert steps == [1, 1, 2, 2]
+    third = avsep(*call, "--steps", 2)
+    assert "The run has its 2 steps already" in third.stderr and third.exit_code == 0
+
+    told = json.loads(avsep("info", f"{run}/", "--json").stdout)["weights"]["training"]
+    assert (told["batch"], told["clip_norm"], told["augmentation"]["semitones"]) == (1, 1.0, 2.0)
+    scored = avsep("evaluate", run, "--data", data, "--list", "testsep", "--use", "label", "--json")
+    assert json.loads(scored.stdout)["lists"]["testsep"]["mixtures"] == 1
+
+
+def test_train_without_data_is_a_sentence(tmp_path: Path) -> None:
+    result = avsep("train", "iquery.mini", "--data", tmp_path, "-o", tmp_path / "run")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith(f"The list '{tmp_path}/train.csv' cannot be read")
+
+
+def test_presets_choose_the_variant() -> None:
+    recipe = registry().method("iquery")
+    variant, settings = choose_preset(recipe, None, "mini")
+    assert (variant, settings["schedule"]) == ("mini", "cosine")
+    assert choose_preset(recipe, "mini", None)[1] == settings
+    assert choose_preset(recipe, None, "official")[0] == "music"
+    assert choose_preset(recipe, "nomotion", None) == ("nomotion", {})
+    settings["augmentation"]["room"] = 1.0
+    assert recipe.training["mini"]["augmentation"]["room"] != 1.0
+
+
+def test_settings_are_read_as_json_and_checked() -> None:
+    settings: dict[str, Any] = {"augmentation": {"room": 0.25, "noise": 0.3}}
+    assign(settings, ["learning_rate=1e-3", "schedule=cosine", "augmentation.room=0.5", "steps=7"])
+    assert settings == {
+        "augmentation": {"room": 0.5, "noise": 0.3},
+        "learning_rate": 0.001,
+        "schedule": "cosine",
+        "steps": 7,
+    }
+    check_kinds(settings, TrainingConfig)
+    for wrong in (
+        {"steps": 1.5},
+        {"steps": True},
+        {"half": 1},
+        {"learning_rate": "x"},
+        {"augmentation": 1},
+        {"schedule": 1},
+    ):
+        with pytest.raises(DataError, match="; give "):
+            check_kinds(wrong, TrainingConfig)
