@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -66,7 +68,8 @@ def check_soundfont(path: Path) -> None:
 def _fluidsynth() -> ModuleType:
     """The pyfluidsynth module; DataError where the module or the library behind it is missing."""
     try:
-        import fluidsynth
+        with contextlib.redirect_stdout(sys.stderr):  # it prints where it found its library when CI is set
+            import fluidsynth
     except ModuleNotFoundError as error:
         raise DataError("soundfonts need the module pyfluidsynth: run `pip install avsep-zoo[synth]`") from error
     except (ImportError, OSError, AttributeError) as error:
