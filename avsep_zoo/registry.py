@@ -53,7 +53,7 @@ class Entry:
 
 @dataclass
 class Registry:
-    """Every registered part, method, parity adapter and checkpoint converter."""
+    """Every registered part, method and parity adapter."""
 
     entries: dict[tuple[str, str], Entry] = field(default_factory=dict)
     failures: Mapping[str, str] = field(default_factory=dict)
@@ -151,10 +151,6 @@ class Register:
     def adapter(self, method: str, adapter: str, target: str) -> None:
         """Register a parity adapter: a function of a :class:`~avsep_zoo.parity.case.Case`."""
         self.entries.append(Entry("adapter", f"{method}/{adapter}", _target(target, self.plugin), "", self.plugin))
-
-    def converter(self, method: str, target: str) -> None:
-        """Register the converter of a method's published checkpoints."""
-        self.entries.append(Entry("converter", method, _target(target, self.plugin), "", self.plugin))
 
     def _part(self, kind: str, name: str, target: str, summary: str) -> None:
         if not _PART_NAME.fullmatch(name):

@@ -7,7 +7,7 @@ import tempfile
 import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import av
 import numpy as np
@@ -29,25 +29,22 @@ BAND = 4000.0  # Hz, half the rate of the model
 
 Rule = Callable[[Spectrum, int], Tensor]
 
+SITES = {"bottleneck": Site("bottleneck", 8), "latent": Site("latent", 8), "head": Site("head", 4)}
+
 
 class RuleSeparator(Separator):
     """A separator that looks at the spectrum only: its masks (B, N, F', T) follow a rule."""
-
-    sites: ClassVar = {
-        "bottleneck": Site("bottleneck", 8),
-        "latent": Site("latent", 8),
-        "head": Site("head", 4),
-    }
 
     kind = "mask"
 
     def __init__(self, rule: Rule) -> None:
         super().__init__()
+        self.sites = SITES
         self.rule = rule
 
     @classmethod
     def plan(cls, **config: Any) -> SeparatorPlan:
-        return SeparatorPlan(cls.sites)
+        return SeparatorPlan(SITES)
 
     def forward(self, spectrum: Spectrum, inject: Bound) -> Estimate:
         return Estimate(self.rule(spectrum, inject.sources), kind=self.kind)

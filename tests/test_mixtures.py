@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,23 +24,20 @@ from avsep_zoo.recipe import PartConfig
 
 RATE = 8000
 
+SITES = {"bottleneck": Site("bottleneck", 8), "latent": Site("latent", 8), "head": Site("head", 4)}
+
 
 class GivenMasks(Separator):
     """A separator with the same masks (N, F) in every frame, whatever it hears."""
 
-    sites: ClassVar = {
-        "bottleneck": Site("bottleneck", 8),
-        "latent": Site("latent", 8),
-        "head": Site("head", 4),
-    }
-
     def __init__(self, masks: Tensor) -> None:
         super().__init__()
+        self.sites = SITES
         self.masks = masks
 
     @classmethod
     def plan(cls, **config: Any) -> SeparatorPlan:
-        return SeparatorPlan(cls.sites)
+        return SeparatorPlan(SITES)
 
     def forward(self, spectrum: Spectrum, inject: Bound) -> Estimate:
         batch, _, _, frames = spectrum.warped.shape

@@ -78,9 +78,9 @@ def test_entries_of_a_plugin_are_added_all_or_none() -> None:
         target.add(second.entries)
     assert target.list("separator") == []
     twice = Register("twice")
-    twice.converter("mine", "json:loads")
-    twice.converter("mine", "json:loads")
-    with pytest.raises(PluginError, match="'twice' registers converter 'mine', which plugin 'twice' has"):
+    twice.objective("mine", "json:loads")
+    twice.objective("mine", "json:loads")
+    with pytest.raises(PluginError, match="'twice' registers objective 'mine', which plugin 'twice' has"):
         target.add(twice.entries)
 
 
@@ -135,15 +135,13 @@ def test_targets_are_imported_when_asked_for(tmp_path: Path, monkeypatch: pytest
         assert str(caught.value).startswith(start)
 
 
-def test_adapters_and_converters() -> None:
+def test_adapters() -> None:
     register = Register("test")
     register.adapter("mine", "unet", "json:loads")
-    register.converter("mine", "json:dumps")
     target = Registry()
     target.add(register.entries)
     assert target.adapter("mine", "unet") is json.loads
     assert target.adapter("mine", "losses") is None
-    assert target.part("converter", "mine") is json.dumps
 
 
 def test_variants() -> None:

@@ -75,7 +75,7 @@ DATA_ADAPTERS = ("audio_segment", "detection_crop", "motion_collate", "i3d", "me
 
 @avsep_zoo.hookimpl
 def avsep_register(register: Register) -> None:
-    """Register iQuery's parts, recipe, parity adapters and converter."""
+    """Register iQuery's parts, recipe and parity adapters."""
     register.encoder("iquery.cues", "avsep_iquery.encoder:IQueryEncoder", "cropped frames, class and motion")
     register.conditioner("iquery.queries", "avsep_iquery.conditioner:QueryConditioner", "class queries read the audio")
     register.objective("iquery.masks", "avsep_iquery.objective:IQueryObjective", "weighted mask distance")
