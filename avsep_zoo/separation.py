@@ -32,7 +32,7 @@ class Stem:
     Args:
         name: what the cue was called.
         waveform: (channels, samples) float32, full scale 1; may be a memory map.
-        mask: (F, T) float32 in [0, 1]: the mask in the domain of the model, row 0 the lowest frequency.
+        mask: (F, T) float16 or float32 in [0, 1]: the mask in the domain of the model, row 0 the lowest frequency.
     """
 
     name: str
