@@ -12,6 +12,19 @@ if TYPE_CHECKING:
 
 @hookimpl
 def avsep_register(register: Register) -> None:
-    """Register the core's front end and backbone."""
+    """Register the core's front end and backbone, its readers of data sets, detectors and motion features."""
     register.front_end("stft", "avsep_zoo.front_end:StftFrontEnd", "STFT, optionally on a log-frequency axis")
     register.separator("mask_unet", "avsep_zoo.blocks.unet:MaskUNet", "Sound-of-Pixels U-Net with sigmoid masks")
+    register.reader("music", "avsep_zoo.data.readers.music:MusicReader", "MUSIC and MUSIC-21 index files")
+    register.reader("ave", "avsep_zoo.data.readers.ave:AveReader", "AVE index files")
+    register.reader("vggsound", "avsep_zoo.data.readers.vggsound:VggSoundReader", "VGGSound by text or by instrument")
+    register.reader("audiocaps", "avsep_zoo.data.readers.audiocaps:AudioCapsReader", "AudioCaps with parsed captions")
+    register.reader("asiw", "avsep_zoo.data.readers.asiw:AsiwReader", "ASIW with its detections")
+    register.reader("duets", "avsep_zoo.data.readers.duets:DuetsReader", "Synthetic-Duet of IAL-CMS")
+    register.reader("folder", "avsep_zoo.data.readers.folder:FolderReader", "a plain folder, class/clip.mp4 or .wav")
+    register.detector("faster_rcnn", "avsep_zoo.detection.faster_rcnn:FasterRcnn", "torchvision Faster R-CNN")
+    register.detector("zero_shot", "avsep_zoo.detection.zero_shot:ZeroShot", "OWLv2 or Grounding DINO by text labels")
+    register.motion("video_net", "avsep_zoo.detection.video_net:VideoNet", "torchvision video network")
+    register.motion(
+        "frame_difference", "avsep_zoo.detection.frame_difference:FrameDifference", "changes of the picture"
+    )

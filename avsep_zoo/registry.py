@@ -18,7 +18,7 @@ from avsep_zoo.recipe import Recipe
 
 __all__ = ["Entry", "Register", "Registry", "registry"]
 
-PART_KINDS = ("encoder", "conditioner", "separator", "front_end", "objective")
+PART_KINDS = ("encoder", "conditioner", "separator", "front_end", "objective", "reader", "detector", "motion")
 _PART_NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)?")
 
 
@@ -141,6 +141,18 @@ class Register:
     def objective(self, name: str, target: str, summary: str = "") -> None:
         """Register a :class:`~avsep_zoo.contracts.Objective` class."""
         self._part("objective", name, target, summary)
+
+    def reader(self, name: str, target: str, summary: str = "") -> None:
+        """Register a :class:`~avsep_zoo.data.reader.Reader` class."""
+        self._part("reader", name, target, summary)
+
+    def detector(self, name: str, target: str, summary: str = "") -> None:
+        """Register a :class:`~avsep_zoo.detection.Detector` class."""
+        self._part("detector", name, target, summary)
+
+    def motion(self, name: str, target: str, summary: str = "") -> None:
+        """Register a :class:`~avsep_zoo.detection.MotionNet` class."""
+        self._part("motion", name, target, summary)
 
     def method(self, recipe: Recipe) -> None:
         """Register a method."""

@@ -1,245 +1,208 @@
-"""Training items by mix and separate (Zhao et al., 2018): solos are added up, the parts are the truth."""
+"""Training items by mix and separate (Zhao et al., 2018): recordings are added up, the parts are the truth."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import soundfile
-import soxr
 import torch
 from torch.utils.data import Dataset
 
 from avsep_zoo.contracts import CueBatch
 from avsep_zoo.cue import Cue
 from avsep_zoo.data.augment import Augmentation, background
-from avsep_zoo.data.music import Clip
-from avsep_zoo.errors import DataError
-from avsep_zoo.pictures import read_picture
+from avsep_zoo.data.clip import Clip
+from avsep_zoo.data.clip_cues import black_cue, blacken, shown_cue
+from avsep_zoo.data.pools import Pools
+from avsep_zoo.data.reader import Protocol, Skipped
+from avsep_zoo.data.segment import clip_seconds, published_segment, read_segment
+from avsep_zoo.errors import AvsepError, CueError, DataError
 
-__all__ = ["FixedMixtures", "MixAndSeparate", "collate"]
+__all__ = ["MixAndSeparate"]
 
-Prepare = Callable[..., CueBatch]
+_ATTEMPTS = 100  # clips that are tried for one place of a mixture
+_DRAWS = 3  # segments that are tried for one that is not silent
+_SILENT = 1e-3  # largest sample of a silent segment
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A clip that was read: its sound (L,), and a cue for each sound that it counts as."""
+
+    clip: Clip
+    sound: np.ndarray
+    cues: tuple[Cue, ...]
 
 
 class MixAndSeparate(Dataset[dict[str, Any]]):
-    """Item i is a mixture of solos of different classes, drawn by a generator seeded with (seed, i).
+    """Item i is a mixture of ``sources`` recordings, drawn by a generator seeded with (seed, i) alone.
+
+    Clips with classes are drawn class by class, and no class is twice in a mixture. Clips without any are drawn
+    uniformly, and their captions are their cues. With ``members`` K > 1 each source holds K cued sounds: a clip of K
+    classes, or of K or more named phrases, K of which are drawn; where no clip is of that kind, K clips of one sound
+    added up.
+
+    An item has ``sources``, float32 (N, L); ``cues``, a CueBatch of (1, N K), source n having the K cues from n K on;
+    ``background``, float32 (L,), noise that no cue asks for; and ``skipped``, a list of
+    :class:`~avsep_zoo.data.reader.Skipped`: clips that were drawn, could not be used and made way for others of the
+    same class. Getting an item raises a DataError where no clip of a class can be used, or none of 100 that were tried.
 
     Args:
-        clips: solo clips.
-        prepare: an encoder's ``prepare``.
+        clips: of a reader. Those that do not fit the setting are left out and noted in the attribute ``skipped``.
+        prepare: an encoder's ``prepare``; it is told that the centre of the segment is at ``time`` seconds.
         rate: sample rate in Hz of the model.
         length: samples of a segment.
         items: number of items; any index below it gives the same item in any order and process.
-        sources: sources per mixture.
+        sources: recordings per mixture.
+        members: cued sounds per recording.
         seed: of every draw.
-        frame_rate: of the stored frames, per second.
         augmentation: how far sounds are varied.
-        motion: whether the model reads motion features.
+        reads: modalities that the encoder reads; nothing else is loaded.
+        pictures: frames per cue.
+        protocol: ``paper`` reads sounds as :func:`~avsep_zoo.data.segment.published_segment` and crops frames as
+            :func:`~avsep_zoo.data.frames.published_frames`; an item with a file that fails is silent and black.
+
+    Raises:
+        DataError: there are too few clips or classes, or the augmentation does not go with the protocol.
     """
 
     def __init__(
         self,
         clips: Sequence[Clip],
-        prepare: Prepare,
+        prepare: Callable[..., CueBatch],
         *,
         rate: int,
         length: int,
         items: int,
         sources: int = 2,
+        members: int = 1,
         seed: int = 0,
-        frame_rate: float = 1.0,
         augmentation: Augmentation | None = None,
-        motion: bool = False,
+        reads: frozenset[str] = frozenset({"label", "frames"}),
+        pictures: int = 3,
+        protocol: Protocol = "default",
     ) -> None:
-        self.by_label: dict[str, list[Clip]] = {}
-        for clip in clips:
-            self.by_label.setdefault(clip.label, []).append(clip)
-        if len(self.by_label) < sources:
-            raise DataError(f"The clips have {len(self.by_label)} classes; mixtures of {sources} sources need as many.")
-        self.labels = sorted(self.by_label)
-        self.prepare, self.rate, self.length, self.items, self.sources = prepare, rate, length, items, sources
-        self.seed, self.frame_rate, self.motion = seed, frame_rate, motion
-        self.augmentation = augmentation or Augmentation()
+        self.pools = Pools(clips, sources=sources, members=members)
+        self.skipped = self.pools.skipped
+        self.prepare, self.rate, self.length, self.items = prepare, rate, length, items
+        self.sources, self.seed, self.reads, self.pictures = sources, seed, reads, pictures
+        self.protocol, self.augmentation = protocol, augmentation or Augmentation()
+        self.time = length / rate / 2
+        if protocol == "paper" and self.augmentation.semitones:
+            raise DataError("Published loaders do not change the speed; set semitones to 0, or protocol to default.")
 
     def __len__(self) -> int:
         return self.items
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         rng = np.random.default_rng((self.seed, index))
-        labels = rng.choice(len(self.labels), self.sources, replace=False)
-        sounds, cues = [], []
-        for label in labels:
-            clips = self.by_label[self.labels[label]]
-            sound, cue = self._source(clips[rng.integers(len(clips))], rng)
-            sounds.append(sound)
-            cues.append(cue)
-        sources = np.stack(sounds)
-        item = {"sources": torch.from_numpy(sources), "cues": self.prepare(cues, video=None, time=0.0)}
+        skipped: list[Skipped] = []
+        make = self._published if self.protocol == "paper" else self._usable
+        parts, cues = make(self.pools.draw(rng), rng, skipped)
+        sounds = np.stack([part.sound for part in parts])
+        sources = sounds.reshape(self.sources, -1, self.length).sum(axis=1)
         level = float(np.sqrt((sources.sum(axis=0) ** 2).mean()))
         noisy = rng.random() < self.augmentation.noise
         noise = background(self.length, level, rng) if noisy else np.zeros(self.length, dtype=np.float32)
-        item["background"] = torch.from_numpy(noise)
-        return item
+        return {
+            "sources": torch.from_numpy(sources),
+            "cues": cues,
+            "background": torch.from_numpy(noise),
+            "skipped": skipped,
+        }
 
-    def _source(self, clip: Clip, rng: np.random.Generator) -> tuple[np.ndarray, Cue]:
+    def _usable(
+        self, chosen: Sequence[Clip], rng: np.random.Generator, skipped: list[Skipped]
+    ) -> tuple[list[_Part], CueBatch]:
+        """Read clips; one that cannot be used makes way for another of its class."""
+        for checked in (False, True):  # the cues one by one only where they do not pass together
+            taken = {clip.id for clip in chosen}
+            parts = [self._part(clip, taken, rng, skipped, checked=checked) for clip in chosen]
+            try:
+                return parts, self._prepare(parts)
+            except CueError:
+                if checked:
+                    raise
+            chosen = [part.clip for part in parts]
+        raise AssertionError("unreachable")
+
+    def _part(
+        self, clip: Clip, taken: set[str], rng: np.random.Generator, skipped: list[Skipped], *, checked: bool
+    ) -> _Part:
+        """Read a clip, or else another of its class that is not ``taken``, and note why."""
+        failed: list[Skipped] = []
+        candidate: Clip | None = clip
+        while candidate is not None and len(failed) < _ATTEMPTS:
+            taken.add(candidate.id)
+            try:
+                part = self._read(candidate, rng)
+                if checked:
+                    self._prepare([part])
+            except AvsepError as error:
+                failed.append(Skipped(candidate.id, str(error)))
+                candidate = self.pools.another(clip, taken, rng)
+            else:
+                skipped.extend(failed)
+                return part
+        of = f" of {' + '.join(clip.labels)}" if clip.labels else ""
+        first = failed[0]
+        raise DataError(f"None of {len(failed)} clips{of} can be used; the first is {first.where!r}: {first.why}")
+
+    def _published(
+        self, chosen: Sequence[Clip], rng: np.random.Generator, skipped: list[Skipped]
+    ) -> tuple[list[_Part], CueBatch]:
+        """Read clips; if one of them cannot be used, all are silent and black."""
+        try:
+            parts = [self._read(clip, rng) for clip in chosen]
+        except AvsepError as error:
+            skipped.append(Skipped(" + ".join(clip.id for clip in chosen), str(error)))
+            silence = np.zeros(self.length, dtype=np.float32)
+            blank = [(clip, black_cue(clip, self.reads, pictures=self.pictures)) for clip in chosen]
+            parts = [_Part(clip, silence, self._cues(clip, shown, rng)) for clip, shown in blank]
+        cues = self._prepare(parts)
+        if skipped:
+            blacken(cues)
+        return parts, cues
+
+    def _prepare(self, parts: Sequence[_Part]) -> CueBatch:
+        return self.prepare([cue for part in parts for cue in part.cues], video=None, time=self.time)
+
+    def _read(self, clip: Clip, rng: np.random.Generator) -> _Part:
         augmentation = self.augmentation
-        sound, centre = _random_segment(clip.audio, self.rate, self.length, augmentation.speed(rng), rng)
+        sound, time = self._sound(clip, rng)
         sound = augmentation.colour(sound, self.rate, rng)
         if rng.random() < augmentation.silence:
             sound = np.zeros_like(sound)
-        label: str | None = clip.label
-        frames = None
-        if rng.random() >= augmentation.drop_frames:
-            frames = clip_frames(clip, centre, self.frame_rate)
-            if frames is not None and rng.random() < augmentation.drop_label:
-                label = None
-        return sound, Cue(label=label, frames=frames, motion=clip.motion if self.motion else None)
+        reads = self.reads - {"frames"} if rng.random() < augmentation.drop_frames else self.reads
+        shown = shown_cue(clip, time, reads, pictures=self.pictures, protocol=self.protocol, at=self.time)
+        return _Part(clip, sound, self._cues(clip, shown, rng))
 
+    def _sound(self, clip: Clip, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+        """A segment that is not silent, if one is drawn, and its centre in seconds from the beginning of the clip."""
+        paper, speed = self.protocol == "paper", self.augmentation.speed(rng)
+        span = clip_seconds(clip, self.rate if paper else 1)
+        wanted = self.length / self.rate * speed
+        spare = max(0.0, span - wanted)
+        sound, start = np.zeros(self.length, dtype=np.float32), 0.0
+        for _ in range(_DRAWS):
+            start = float(rng.uniform(0, spare)) if spare else 0.0
+            if paper:
+                centre = clip.start + start + self.time
+                sound = published_segment(clip.audio, rate=self.rate, length=self.length, centre=centre)
+            else:
+                end = None if clip.duration is None else clip.start + span
+                sound = read_segment(clip.audio, self.rate, self.length, clip.start + start, speed, end=end)
+            if float(np.abs(sound).max()) > _SILENT:
+                break
+        return sound, start + min(span, wanted) / 2
 
-class FixedMixtures(Dataset[dict[str, Any]]):
-    """Given mixtures, cut around the middle of each clip: validation and test items.
-
-    Args:
-        mixtures: clips of each mixture.
-        prepare: an encoder's ``prepare``.
-        rate: sample rate in Hz of the model.
-        length: samples of a segment.
-        frame_rate: of the stored frames, per second.
-        motion: whether the model reads motion features.
-        use: modalities of the cues that are given: ``label``, ``frames`` or both.
-    """
-
-    def __init__(
-        self,
-        mixtures: Sequence[Sequence[Clip]],
-        prepare: Prepare,
-        *,
-        rate: int,
-        length: int,
-        frame_rate: float = 1.0,
-        motion: bool = False,
-        use: frozenset[str] = frozenset({"label", "frames"}),
-    ) -> None:
-        self.mixtures, self.prepare, self.rate, self.length = mixtures, prepare, rate, length
-        self.frame_rate, self.motion, self.use = frame_rate, motion, use
-
-    def __len__(self) -> int:
-        return len(self.mixtures)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        sounds, cues = [], []
-        for clip in self.mixtures[index]:
-            duration = _seconds(clip.audio)
-            start = max(0.0, (duration - self.length / self.rate) / 2)
-            sounds.append(read_segment(clip.audio, self.rate, self.length, start))
-            frames = clip_frames(clip, duration / 2, self.frame_rate) if "frames" in self.use else None
-            label = clip.label if "label" in self.use or frames is None else None
-            cues.append(Cue(label=label, frames=frames, motion=clip.motion if self.motion else None))
-        return {
-            "sources": torch.from_numpy(np.stack(sounds)),
-            "cues": self.prepare(cues, video=None, time=0.0),
-        }
-
-
-def read_segment(path: Path, rate: int, length: int, start: float, speed: float = 1.0) -> np.ndarray:
-    """Read float32 mono (length,) at ``rate``, zero padded; only the part that is needed is decoded.
-
-    Args:
-        path: a sound file.
-        rate: in Hz.
-        length: samples.
-        start: where to begin, in seconds.
-        speed: how much faster it is played.
-
-    Raises:
-        DataError: the file cannot be read, or holds NaN or infinity.
-    """
-    with _reading(path), soundfile.SoundFile(path) as file:
-        file.seek(min(int(start * file.samplerate), file.frames))
-        wanted = int(np.ceil(length / rate * file.samplerate * speed)) + 1
-        sound = file.read(wanted, dtype="float32", always_2d=True).mean(axis=1)
-        if file.samplerate * speed != rate:
-            sound = soxr.resample(sound, file.samplerate * speed, rate, quality="MQ")
-    if not np.isfinite(sound).all():
-        raise DataError(f"The sound {str(path)!r} holds NaN or infinity; check it or remove its row.")
-    sound = sound[:length]
-    return np.pad(sound, (0, length - len(sound)))
-
-
-def _seconds(path: Path) -> float:
-    with _reading(path):
-        return float(soundfile.info(path).duration)
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, soundfile.SoundFileError) as error:
-        raise DataError(f"The sound {str(path)!r} cannot be read ({error}); check it or remove its row.") from error
-
-
-def clip_frames(clip: Clip, time: float, frame_rate: float, around: int = 1) -> np.ndarray | None:
-    """Stored frames around ``time`` seconds, cropped to the best detection.
-
-    Returns:
-        uint8 (2 around + 1, H, W, 3), black around smaller crops, or None where no frame is stored.
-
-    Raises:
-        CueError: a frame that the list counts is missing or damaged.
-        DataError: the detections are damaged.
-    """
-    centre = int(time * frame_rate) + 1
-    numbers = [min(max(centre + o, 1), max(clip.frame_count, 1)) for o in range(-around, around + 1)]
-    if not (clip.frames / f"{numbers[0]:06d}.jpg").is_file():
-        return None
-    boxes = clip.boxes(frame_rate)
-    pictures = []
-    for number in numbers:
-        picture = read_picture(clip.frames / f"{number:06d}.jpg")
-        if boxes is not None:
-            row = boxes[int(np.abs(boxes[:, 0] - (number - 0.5) / frame_rate).argmin())]
-            picture = _cut(picture, row[1:])
-        pictures.append(picture)
-    return _same_size(pictures)
-
-
-def _cut(picture: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """The part of a picture in a box x1, y1, x2, y2; all of it where the box has no 2 x 2 pixels of it."""
-    x1, y1, x2, y2 = (int(v) for v in (*np.floor(box[:2]).clip(0), *np.ceil(box[2:]).clip(0)))
-    cut = picture[y1:y2, x1:x2]
-    return cut if min(cut.shape[:2]) > 1 else picture
-
-
-def _same_size(pictures: list[np.ndarray]) -> np.ndarray:
-    height, width = max(p.shape[0] for p in pictures), max(p.shape[1] for p in pictures)
-    out = np.zeros((len(pictures), height, width, 3), dtype=np.uint8)
-    for canvas, p in zip(out, pictures, strict=True):
-        top, left = (height - p.shape[0]) // 2, (width - p.shape[1]) // 2
-        canvas[top : top + p.shape[0], left : left + p.shape[1]] = p
-    return out
-
-
-def _random_segment(
-    path: Path, rate: int, length: int, speed: float, rng: np.random.Generator
-) -> tuple[np.ndarray, float]:
-    """A segment that is not silent (best of three draws), and its centre in seconds."""
-    spare = max(0.0, _seconds(path) - length / rate * speed)
-    sound, start = np.zeros(length, dtype=np.float32), 0.0
-    for _ in range(3):
-        start = float(rng.uniform(0, spare)) if spare else 0.0
-        sound = read_segment(path, rate, length, start, speed)
-        if float(np.abs(sound).max()) > 1e-3:
-            break
-    return sound, start + length / rate * speed / 2
-
-
-def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Stack items to a batch; a modality some items lack is filled and marked absent there."""
-    batch: dict[str, Any] = {name: torch.stack([item[name] for item in items]) for name in items[0] if name != "cues"}
-    batch["cues"] = CueBatch.stack([item["cues"] for item in items])
-    return batch
+    def _cues(self, clip: Clip, shown: dict[str, Any], rng: np.random.Generator) -> tuple[Cue, ...]:
+        if self.pools.cued == 1:
+            dropped = shown.get("frames") is not None and rng.random() < self.augmentation.drop_label
+            return (Cue(label=None if dropped else clip.label, text=clip.text, **shown),)
+        if clip.labels:
+            return tuple(Cue(label=label, **shown) for label in clip.labels)
+        chosen = rng.choice(len(clip.phrases), self.pools.cued, replace=False)
+        return tuple(Cue(text=clip.phrases[place], **shown) for place in chosen)

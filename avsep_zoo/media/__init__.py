@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from avsep_zoo.media.audio import AudioSource, open_audio, read_audio, resample
 from avsep_zoo.media.container import AudioInfo, MediaInfo, VideoInfo, probe
+from avsep_zoo.media.excerpt import read_excerpt
 from avsep_zoo.media.video import VideoSource, read_frames
 from avsep_zoo.media.wav import WavWriter, whole_file, write_wav
 
@@ -17,6 +18,7 @@ __all__ = [
     "open_audio",
     "probe",
     "read_audio",
+    "read_excerpt",
     "read_frames",
     "resample",
     "whole_file",

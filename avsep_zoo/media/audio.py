@@ -231,14 +231,14 @@ def _decode(path: Path, rate: int, channels: int) -> Iterator[np.ndarray]:
         if position == 0:
             raise MediaError(f"All sound of {path} lies before its time 0; give a file with sound.")
         decoded = (position - silence) / rate
-        announced = _announced_seconds(container, stream)
+        announced = announced_seconds(container, stream)
     missing = announced is not None and announced > decoded + CUT_SECONDS
-    if lost or missing or _is_short_riff(path):
+    if lost or missing or is_short_riff(path):
         of = f" of {announced:.2f} s announced" if missing else ""
         warnings.warn(f"{path} is cut off or damaged: {decoded:.2f} s of sound decoded{of}.", stacklevel=2)
 
 
-def _announced_seconds(container: InputContainer, stream: av.AudioStream) -> float | None:
+def announced_seconds(container: InputContainer, stream: av.AudioStream) -> float | None:
     """Return the length of the audio track where the file states it."""
     name = container.format.name
     # An MP3 states its length only with a LAME header, which also sets the start time.
@@ -254,7 +254,7 @@ def _announced_seconds(container: InputContainer, stream: av.AudioStream) -> flo
     return hours * 3600 + minutes * 60 + seconds - start  # the tag tells when the track ends
 
 
-def _is_short_riff(path: Path) -> bool:
+def is_short_riff(path: Path) -> bool:
     """Say whether a WAV or AVI file is shorter than its header states; FFmpeg goes by the file size."""
     with path.open("rb") as file:
         head = file.read(8)

@@ -8,6 +8,7 @@ from typing import Self
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from avsep_zoo.errors import MediaError
 from avsep_zoo.media.container import VideoInfo, frames, open_container, origin, video_stream
@@ -26,6 +27,7 @@ class VideoSource:
 
     Args:
         path: a file FFmpeg reads.
+        threads: that decode; 0 is as many as FFmpeg likes, 1 is best where every core has a process of its own.
 
     Attributes:
         info: size as shown, after the rotation in the file, and frames per second.
@@ -38,8 +40,9 @@ class VideoSource:
     _shown: TimedFrame  # the frame at the current position ...
     _next: TimedFrame | None  # ... and the one that follows it
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, *, threads: int = 0) -> None:
+        self.path, self._threads = Path(path), threads
+        self._reformatter = VideoReformatter()  # one for all frames: setting up the conversion costs more than it
         # The longest way from a keyframe to the frame that was sought: what a seek costs, in seconds.
         self._seek_cost = FORWARD_SECONDS
         self._open()
@@ -118,7 +121,7 @@ class VideoSource:
         if stream is None:
             self._container.close()
             raise MediaError(f"{self.path} has no video track; give a video or a picture.")
-        stream.thread_type = "AUTO"
+        stream.thread_type, stream.thread_count = "AUTO", self._threads
         self._stream = stream
         self._origin = origin(self._container)
         if not self._start(0.0):
@@ -151,7 +154,8 @@ class VideoSource:
     def _picture(self, frame: av.VideoFrame) -> np.ndarray:
         """Return (height, width, 3) as shown; a track that changes its size is scaled to its first frame."""
         width, height = self._coded_size
-        return np.rot90(frame.to_ndarray(format="rgb24", width=width, height=height), self._quarter_turns)
+        shown = self._reformatter.reformat(frame, width, height, "rgb24")
+        return np.rot90(shown.to_ndarray(), self._quarter_turns)
 
 
 def read_frames(path: str | Path, times: Sequence[float]) -> np.ndarray:

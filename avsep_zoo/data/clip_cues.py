@@ -1,0 +1,84 @@
+"""What a clip shows of its sound: the modalities of a cue that are read from files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from avsep_zoo.contracts import CueBatch
+from avsep_zoo.data.clip import Clip
+from avsep_zoo.data.frames import clip_frames, published_frames
+from avsep_zoo.data.reader import Protocol
+from avsep_zoo.errors import DataError
+
+__all__ = ["black_cue", "blacken", "shown_cue"]
+
+_BLACK = 32  # pixels of the side of a black picture
+
+
+def shown_cue(
+    clip: Clip,
+    time: float,
+    reads: frozenset[str],
+    *,
+    pictures: int = 3,
+    protocol: Protocol = "default",
+    at: float = 0.0,
+) -> dict[str, Any]:
+    """Read frames and motion of a clip, as arguments of a :class:`~avsep_zoo.Cue`; what it lacks is left out.
+
+    Args:
+        clip: where they are.
+        time: centre of the segment, in seconds from the beginning of the clip.
+        reads: modalities; nothing else is loaded.
+        pictures: number of frames.
+        protocol: ``paper`` leaves it to the encoder to crop, by :func:`~avsep_zoo.data.frames.published_frames`.
+        at: centre of the segment, in seconds, as ``prepare`` is told.
+
+    Raises:
+        CueError, DataError, MediaError: a file is damaged.
+    """
+    shown: dict[str, Any] = {}
+    if "frames" in reads and protocol == "paper":
+        published = published_frames(clip, time, pictures)
+        if published is not None:
+            shown["frames"], boxes = published
+            if boxes is not None:
+                shown["boxes"] = boxes + np.array([at, 0, 0, 0, 0])
+    elif "frames" in reads:
+        shown["frames"] = clip_frames(clip, time, pictures)
+    if "motion" in reads and clip.motion is not None and clip.motion.exists():
+        shown["motion"] = _read_motion(clip.motion)
+    return shown
+
+
+def black_cue(clip: Clip, reads: frozenset[str], *, pictures: int = 3) -> dict[str, Any]:
+    """What published loaders give for a clip that fails: black frames, and its motion as it is.
+
+    Raises:
+        DataError: the motion features are damaged.
+    """
+    shown = shown_cue(clip, 0.0, reads & {"motion"})
+    if "frames" in reads:
+        shown["frames"] = np.zeros((pictures, _BLACK, _BLACK, 3), dtype=np.uint8)
+    return shown
+
+
+def blacken(cues: CueBatch) -> None:
+    """Turn prepared black frames into what published loaders give: zeros, which is no black once it is normalised."""
+    frames = cues.get("frames")
+    if isinstance(frames, Tensor):
+        frames.zero_()
+
+
+def _read_motion(path: Path) -> np.ndarray:
+    try:
+        features = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, MemoryError) as error:
+        raise DataError(f"The motion features {str(path)!r} cannot be read ({error}); replace them.") from error
+    if not isinstance(features, np.ndarray) or features.dtype.kind not in "fiu" or not np.isfinite(features).all():
+        raise DataError(f"The motion features {str(path)!r} are no finite numbers; replace them.")
+    return features

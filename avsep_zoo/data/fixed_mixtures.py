@@ -1,0 +1,127 @@
+"""Validation and test items: given mixtures, cut at a given place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from avsep_zoo.contracts import CueBatch
+from avsep_zoo.cue import Cue
+from avsep_zoo.data.clip import Clip
+from avsep_zoo.data.clip_cues import black_cue, blacken, shown_cue
+from avsep_zoo.data.reader import Protocol, Skipped
+from avsep_zoo.data.segment import clip_seconds, published_segment, read_segment
+from avsep_zoo.errors import AvsepError, DataError
+
+__all__ = ["FixedMixtures", "Placement", "Prepare"]
+
+Placement = Literal["middle", "frame", "start"]
+Prepare = Callable[..., CueBatch]
+
+
+class FixedMixtures(Dataset[dict[str, Any]]):
+    """Given mixtures, each clip cut at a fixed place: validation and test items.
+
+    An item has ``sources``, float32 (N, L); ``cues``, a CueBatch of (1, N), or where there is no ``prepare`` the list
+    of N cues, to be given to :meth:`~avsep_zoo.SeparationModel.separate`; and ``skipped``, a list of
+    :class:`~avsep_zoo.data.reader.Skipped` that says why an item is silent and black (only with
+    ``protocol="paper"``). Where a file cannot be used, an item raises an AvsepError; the others are not affected.
+
+    Args:
+        mixtures: clips of each mixture.
+        prepare: an encoder's ``prepare``; it is told that the centre of the segment is at ``time`` seconds.
+        rate: sample rate in Hz, the model's or any other.
+        length: samples of a segment.
+        reads: modalities that the encoder reads; nothing else is loaded.
+        use: which of ``label``, ``text`` and ``frames`` cues give; None is all. One that would be empty gives its
+            label, or caption.
+        placement: ``middle``: around the middle of each clip, from its beginning where it is shorter; ``frame``:
+            around the frame after the middle one, its number being the frame count // 2 + 1, silent outside of the
+            clip; ``start``: at its beginning.
+        pictures: frames per source.
+        protocol: ``paper`` reads sounds as :func:`~avsep_zoo.data.segment.published_segment` and crops frames as
+            :func:`~avsep_zoo.data.frames.published_frames`; an item with a file that fails is silent and black.
+    """
+
+    def __init__(
+        self,
+        mixtures: Sequence[Sequence[Clip]],
+        prepare: Prepare | None,
+        *,
+        rate: int,
+        length: int,
+        reads: frozenset[str] = frozenset({"label", "frames"}),
+        use: frozenset[str] | None = None,
+        placement: Placement = "middle",
+        pictures: int = 3,
+        protocol: Protocol = "default",
+    ) -> None:
+        self.mixtures, self.prepare, self.rate, self.length = mixtures, prepare, rate, length
+        self.reads, self.use, self.placement, self.pictures = reads, use, placement, pictures
+        self.protocol = protocol
+        self.time = length / rate / 2
+
+    def __len__(self) -> int:
+        return len(self.mixtures)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        clips = self.mixtures[index]
+        skipped: list[Skipped] = []
+        try:
+            sounds, cues = zip(*map(self._source, clips), strict=True)
+        except AvsepError as error:
+            if self.protocol == "default":
+                raise
+            skipped.append(Skipped(" + ".join(clip.id for clip in clips), str(error)))
+            sounds = (np.zeros(self.length, dtype=np.float32),) * len(clips)
+            cues = tuple(self._cue(clip, black_cue(clip, self._loaded, pictures=self.pictures)) for clip in clips)
+        item: dict[str, Any] = {"sources": torch.from_numpy(np.stack(sounds)), "skipped": skipped}
+        if self.prepare is None:
+            return {**item, "cues": list(cues)}
+        item["cues"] = self.prepare(list(cues), video=None, time=self.time)
+        if skipped:
+            blacken(item["cues"])
+        return item
+
+    @property
+    def _loaded(self) -> frozenset[str]:
+        return self.reads if self.use is None or "frames" in self.use else self.reads - {"frames"}
+
+    def _source(self, clip: Clip) -> tuple[np.ndarray, Cue]:
+        span = clip_seconds(clip, self.rate if self.protocol == "paper" else 1)
+        start, time = self._place(clip, span)
+        if start >= span:
+            raise DataError(
+                f"The sound {str(clip.audio)!r} ends at {span:.2f} s, before the segment of clip {clip.id!r} begins at "
+                f"{start:.2f} s; check its frame count."
+            )
+        if self.protocol == "paper":
+            centre = time if self.placement == "frame" else start + (self.length / 2 + 0.25) / self.rate
+            sound = published_segment(clip.audio, rate=self.rate, length=self.length, centre=clip.start + centre)
+        else:
+            end = None if clip.duration is None else clip.start + span
+            sound = read_segment(clip.audio, self.rate, self.length, clip.start + start, end=end)
+        shown = shown_cue(clip, time, self._loaded, pictures=self.pictures, protocol=self.protocol, at=self.time)
+        return sound, self._cue(clip, shown)
+
+    def _place(self, clip: Clip, span: float) -> tuple[float, float]:
+        """Where the segment begins and the time of its frames, in seconds from the beginning of the clip."""
+        length = self.length / self.rate
+        if self.placement == "middle":
+            return max(0.0, (span - length) / 2), span / 2
+        if self.placement == "start":
+            return 0.0, min(span, length) / 2
+        count = clip.frame_count or int(span * clip.frame_rate)
+        centre = (count // 2 + 0.5) / clip.frame_rate
+        return centre - length / 2, centre
+
+    def _cue(self, clip: Clip, shown: dict[str, Any]) -> Cue:
+        names: dict[str, Any] = {"label": clip.label, "text": clip.text}
+        given = {name: value for name, value in names.items() if self.use is None or name in self.use}
+        if shown.get("frames") is None and not any(given.values()):
+            given = names
+        return Cue(**given, **shown)

@@ -1,0 +1,139 @@
+"""Pictures of a clip around a time, from its stored frames or its video, and where its object is in them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from avsep_zoo.data.clip import Clip
+from avsep_zoo.data.detections import read_detections
+from avsep_zoo.media import VideoSource
+from avsep_zoo.pictures import read_picture
+
+__all__ = ["clip_frames", "published_frames"]
+
+_FOLDERS_KNOWN = 2**16  # folders of frames whose size a process remembers
+_FILES_KNOWN = 2**12  # files of detections whose best boxes it remembers: some kilobytes each
+
+
+def clip_frames(clip: Clip, time: float, count: int = 3) -> np.ndarray | None:
+    """Frames around ``time``, each cropped to the best detection that is nearest in time.
+
+    They are one frame of the list apart. A recording of several sounds is not cropped, as detections do not say which
+    of them they show.
+
+    Args:
+        clip: frames are taken from its folder, or where there is none from its video.
+        time: seconds from the beginning of the clip.
+        count: number of frames.
+
+    Returns:
+        uint8 RGB (count, H, W, 3), black around smaller crops, or None where there is no picture.
+
+    Raises:
+        CueError: a frame that the list counts is missing or damaged.
+        DataError: the detections are damaged.
+        MediaError: the video cannot be read.
+    """
+    numbers = _numbers(clip, time, count)
+    pictures = _pictures(clip, numbers)
+    if pictures is None:
+        return None
+    boxes = _best_boxes(clip)
+    if boxes is not None:
+        rows = [int(np.abs(boxes[:, 0] - _time(clip, n)).argmin()) for n in numbers]
+        pictures = [_cut(picture, boxes[row, 1:]) for picture, row in zip(pictures, rows, strict=True)]
+    return _same_size(pictures)
+
+
+def published_frames(clip: Clip, time: float, count: int = 3) -> tuple[np.ndarray, np.ndarray | None] | None:
+    """Frames around ``time`` as they are stored, and the box that published loaders crop each of them to.
+
+    That is the one with the best score of that very frame; a frame without one is not cropped. (MUSIC-21 and AVE take
+    the first one of the detector's class, whose number no list of clips holds.)
+
+    Source: Chen et al., iQuery, CVPR 2023.
+
+    Returns:
+        uint8 RGB (count, H, W, 3), and rows (count, 5) of seconds from ``time``, x1, y1, x2, y2, or None for a clip
+        without boxes; None where there is no picture.
+
+    Raises:
+        CueError, DataError, MediaError: as :func:`clip_frames`.
+    """
+    numbers = _numbers(clip, time, count)
+    pictures = _pictures(clip, numbers)
+    if pictures is None:
+        return None
+    frames, boxes = _same_size(pictures), _best_boxes(clip)
+    if boxes is None:
+        return frames, None
+    rows = np.empty((count, 5))
+    for place, number in enumerate(numbers):
+        here = boxes[np.isclose(boxes[:, 0], _time(clip, number))]
+        rows[place] = (0, *here[0, 1:]) if len(here) else (0, 0, 0, frames.shape[2], frames.shape[1])
+        rows[place, 0] = (place - count // 2) / clip.frame_rate
+    return frames, rows
+
+
+def _numbers(clip: Clip, time: float, count: int) -> list[int]:
+    """Numbers, from 1, of the frames around a time; those beyond the ends are the first and the last one."""
+    centre = int(time * clip.frame_rate) + 1
+    last = clip.frame_count or (None if clip.frames is None else _stored(clip.frames)) or centre + count
+    return [min(max(centre + offset, 1), last) for offset in range(-(count // 2), count - count // 2)]
+
+
+def _time(clip: Clip, number: int) -> float:
+    """Middle of a frame, in seconds from the beginning of the clip."""
+    return (number - 0.5) / clip.frame_rate
+
+
+def _stored(folder: Path) -> int:
+    return _count_files(folder, folder.stat().st_mtime_ns) if folder.is_dir() else 0
+
+
+@functools.lru_cache(_FOLDERS_KNOWN)
+def _count_files(folder: Path, changed: int) -> int:
+    """Count the frames in a folder as it was at a time."""
+    return sum(1 for _ in folder.glob("*.jpg"))
+
+
+def _pictures(clip: Clip, numbers: Sequence[int]) -> list[np.ndarray] | None:
+    if clip.frames is not None and _stored(clip.frames):
+        return [read_picture(clip.frames / f"{number:06d}.jpg") for number in numbers]
+    if clip.video is None or not clip.video.is_file():
+        return None
+    with VideoSource(clip.video, threads=1) as video:
+        return list(video.frames_at([clip.start + _time(clip, number) for number in numbers]))
+
+
+def _best_boxes(clip: Clip) -> np.ndarray | None:
+    """Best box of every frame as rows time, x1, y1, x2, y2, where there are any."""
+    if clip.detections is None or len(clip.labels) > 1 or not clip.detections.exists():
+        return None
+    return _read_boxes(clip.detections, clip.detections.stat().st_mtime_ns, clip.frame_rate)
+
+
+@functools.lru_cache(_FILES_KNOWN)
+def _read_boxes(path: Path, changed: int, frame_rate: float) -> np.ndarray | None:
+    """Read the best boxes of a file as it was at a time."""
+    return read_detections(path).best(frame_rate)
+
+
+def _cut(picture: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """The part of a picture in a box x1, y1, x2, y2; all of it where the box has no 2 x 2 pixels of it."""
+    x1, y1, x2, y2 = (int(v) for v in (*np.floor(box[:2]).clip(0), *np.ceil(box[2:]).clip(0)))
+    cut = picture[y1:y2, x1:x2]
+    return cut if min(cut.shape[:2]) > 1 else picture
+
+
+def _same_size(pictures: list[np.ndarray]) -> np.ndarray:
+    height, width = max(p.shape[0] for p in pictures), max(p.shape[1] for p in pictures)
+    out = np.zeros((len(pictures), height, width, 3), dtype=np.uint8)
+    for canvas, p in zip(out, pictures, strict=True):
+        top, left = (height - p.shape[0]) // 2, (width - p.shape[1]) // 2
+        canvas[top : top + p.shape[0], left : left + p.shape[1]] = p
+    return out
