@@ -12,7 +12,7 @@ import soundfile
 import soxr
 from PIL import Image
 
-from avsep_zoo.synth.motion import motion_features
+from avsep_zoo.detection.frame_difference import motion_features
 from avsep_zoo.synth.scene import FPS
 from avsep_zoo.synth.soundfont import RATE
 

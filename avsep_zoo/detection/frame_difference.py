@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
-__all__ = ["GRID", "STEPS_PER_SECOND", "motion_features"]
+from avsep_zoo.detection.contract import MotionNet
+from avsep_zoo.errors import WeightsError
+
+__all__ = ["GRID", "STEPS_PER_SECOND", "FrameDifference", "motion_features"]
 
 GRID = 32
 STEPS_PER_SECOND = 2
+
+
+class FrameDifference(MotionNet):
+    """Mean change of each cell of a 32 x 32 grid, 2 steps per second: features (1024, S, 1, 1) without weights."""
+
+    fps = 8.0
+    side = 64
+
+    def __init__(self, weights: Path | None = None, *, device: str = "cpu") -> None:
+        if weights is not None:
+            raise WeightsError(f"frame_difference has no weights and {str(weights)!r} was given; leave it out.")
+
+    def features(self, frames: np.ndarray, fps: float) -> np.ndarray:
+        return motion_features(frames, int(fps))
 
 
 def motion_features(video: np.ndarray, fps: int) -> np.ndarray:
