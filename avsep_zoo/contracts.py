@@ -318,24 +318,36 @@ class Separator(nn.Module, ABC):
     def forward(self, spectrum: Spectrum, inject: Bound) -> Estimate: ...
 
 
-class Objective(ABC):
-    """A method's training objective: how sources are mixed, the loss of a batch, the optimisers that lower it."""
+class Objective(nn.Module, ABC):
+    """A method's training objective: how sources are mixed, the losses of a batch, the optimisers that lower them.
+
+    It is a module: what it trains itself (critics) and what it remembers (banks, counters, as buffers) moves,
+    is saved and is resumed with the run. ``mixtures_only`` says that it can learn without any solo: when every
+    one of the ``sources`` is a recording of several cued sounds.
+    """
+
+    mixtures_only = False
 
     @abstractmethod
     def mix(self, sources: Tensor) -> tuple[Tensor, Tensor]:
         """(B, N, L) sources -> the mixture (B, L), and the sources as they are in it (the truth)."""
 
     @abstractmethod
-    def loss(self, model: Any, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Return ``{"loss": scalar, ...}``; further entries are logged.
+    def loss(self, model: Any, batch: Mapping[str, Any], turn: str = "model") -> dict[str, Tensor]:
+        """Return ``{"loss": scalar, ...}`` of one turn; further entries are logged.
 
-        ``batch`` holds ``sources`` (B, N, L) waveforms before the mixture rule, ``cues``, a CueBatch, and
-        may hold ``background`` (B, L), sound in the mixture that no cue asks for.
+        ``batch`` holds ``sources`` (B, N, L) waveforms before the mixture rule and ``cues``, a CueBatch of
+        (B, N), or of (B, N K) where each source is a recording of K cued sounds (``mixtures_only``; the cues of
+        source n are n K ... n K + K - 1). It may hold ``background`` (B, L), sound that no cue asks for.
         """
 
     @abstractmethod
-    def optimisers(self, model: Any, *, learning_rate: float | None = None) -> list[torch.optim.Optimizer]:
-        """Return the optimisers of the method, stepped in this order after one backward pass."""
+    def optimisers(self, model: Any, *, learning_rate: float | None = None) -> dict[str, list[torch.optim.Optimizer]]:
+        """Return turn -> its optimisers, over the parameters that are trainable when this is called."""
+
+    def turns(self, step: int) -> tuple[str, ...]:
+        """Turns of step ``step`` (from 0), in order: each is a loss, a backward pass and a step of its optimisers."""
+        return ("model",)
 
 
 def expand_sources(features: Tensor, batch: int, sources: int) -> Tensor:

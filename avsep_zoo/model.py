@@ -43,6 +43,7 @@ class SeparationModel(nn.Module):
         self.front_end, self.encoder, self.conditioner, self.separator = front_end, encoder, conditioner, separator
         self.name = name
         self.parts = dict(parts or {})
+        self.frozen: frozenset[str] = frozenset()  # parameters a training run holds still (training.freeze)
 
     @property
     def rate(self) -> int:

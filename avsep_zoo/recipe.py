@@ -40,6 +40,13 @@ class PartConfig:
             return cls(value["name"], {k: copy.deepcopy(v) for k, v in value.items() if k != "name"})
         raise CompositionError(f"A part is given as {value!r}; give its name, or a mapping with name and settings.")
 
+    def changed(self, settings: Mapping[str, Any]) -> PartConfig:
+        """Return the part with other settings; with ``name``, another part with these settings alone."""
+        change = dict(settings)
+        name = change.pop("name", self.name)
+        kept = self.config if name == self.name else {}
+        return PartConfig(name, copy.deepcopy({**kept, **change}))
+
     def to_dict(self) -> dict[str, Any]:
         """Return ``{"name": ..., **config}``."""
         return {"name": self.name, **copy.deepcopy(dict(self.config))}
@@ -60,6 +67,8 @@ class Recipe:
             part with these settings alone.
         weights: card (``<method>.<tag>``) that ``weights="default"`` means, or None when there is none yet.
         training: preset -> settings of the trainer.
+        add_classes: ``"module:function"`` that takes a model and names of new classes and returns a model that
+            knows them, too; None where the method cannot be expanded.
     """
 
     name: str
@@ -75,6 +84,7 @@ class Recipe:
     variants: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     weights: str | None = None
     training: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    add_classes: str | None = None
 
     def __post_init__(self) -> None:
         for name in (self.name, self.default_variant, *self.variants):
@@ -84,6 +94,11 @@ class Recipe:
                 )
         if self.name in _TAKEN or keyword.iskeyword(self.name):
             raise PluginError(f"The method name {self.name!r} means something else in torch.hub or Python; rename it.")
+        target = self.add_classes
+        if target is not None and (not isinstance(target, str) or target.count(":") != 1):
+            raise PluginError(
+                f"The method {self.name} adds classes by {target!r}; give a string 'package.module:attribute'."
+            )
         for variant, slots in self.variants.items():
             wrong = set(slots) - set(_SLOTS)
             if wrong:
@@ -107,14 +122,7 @@ class Recipe:
             known = ", ".join(f"{self.name}.{v}" for v in self.variant_names)
             raise CompositionError(f"{self.name} has no variant {variant!r}; it has {known}.")
         changes = self.variants.get(variant, {})
-        parts = {}
-        for slot in _SLOTS:
-            part: PartConfig = getattr(self, slot)
-            change = dict(changes.get(slot, {}))
-            name = change.pop("name", part.name)
-            kept = part.config if name == part.name else {}  # another part has settings of its own
-            parts[slot] = PartConfig(name, copy.deepcopy({**kept, **change}))
-        return parts
+        return {slot: getattr(self, slot).changed(changes.get(slot, {})) for slot in _SLOTS}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain JSON."""

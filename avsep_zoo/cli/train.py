@@ -1,57 +1,78 @@
-"""``avsep train``: train a method on a data folder, and go on where a run stopped."""
+"""``avsep train``: train or fine-tune a method on a data set, and go on where a run stopped."""
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from avsep_zoo.cli.terminal import busy, console
+from avsep_zoo.cli.train_options import Task, adapter_settings, names, planned
 from avsep_zoo.errors import DataError
-from avsep_zoo.registry import registry
-
-if TYPE_CHECKING:
-    from avsep_zoo.recipe import Recipe
+from avsep_zoo.training.processes import finish, is_main, together
 
 __all__ = ["train"]
 
 
 def train(
-    method: Annotated[
-        str,
-        typer.Argument(
-            metavar="METHOD",
-            help="A method (iquery) or one of its variants (iquery.mini).",
-            show_default=False,
-        ),
-    ],
-    data: Annotated[
-        Path,
-        typer.Option(metavar="DIR", help="Folder in the MUSIC layout; 'avsep synth' writes one.", show_default=False),
-    ],
     out: Annotated[
         Path,
         typer.Option(
             "-o",
             "--out",
             metavar="RUN",
-            help="Folder of the run; a run that is there goes on.",
+            help="Folder of the run; a run that is there goes on, and needs no other option for it.",
             show_default=False,
         ),
     ],
+    method: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="METHOD",
+            help="A method (iquery) or one of its variants (iquery.mini); not needed with --from or --config.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of a data set with the lists train and val.", show_default=False),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Reader of the data set (default: the one that knows it).")
+    ] = None,
+    card: Annotated[
+        str | None,
+        typer.Option("--from", metavar="CARD", help="Fine-tune the weights of a card: its folder or name."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Settings in YAML; the training.yaml of a run repeats it."),
+    ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Settings of the method (default: those named as the variant)."),
+        typer.Option(metavar="NAME", help="Settings of the method (default: those named as the variant or card)."),
+    ] = None,
+    add_class: Annotated[
+        list[str] | None,
+        typer.Option("--add-class", metavar="NAMES", help="New classes, with commas between; repeatable."),
+    ] = None,
+    freeze: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Do not train this part, e.g. attention or separator; repeatable."),
+    ] = None,
+    lora: Annotated[
+        str | None,
+        typer.Option(metavar="r=8[,alpha=16]", help="Train low-rank adapters instead; cards have them merged."),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps in all.")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Mixtures per step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="Peak learning rate.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Mixtures per step, over all processes.")] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Peak learning rate; to fine-tune, a tenth of the method's own is a start."),
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Data-loading processes.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Decides weights, data and augmentation.")] = None,
     assignments: Annotated[
@@ -59,112 +80,84 @@ def train(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="A setting of the trainer, e.g. augmentation.room=0.5; repeatable.",
+            help="A setting of the trainer, e.g. augmentation.room=0.5, or of a part, e.g. objective.loss=l2; "
+            "repeatable.",
         ),
     ] = None,
 ) -> None:
-    """Train a method, or go on with a run.
+    """Train a method, fine-tune a card, or go on with a run.
 
-    The run folder is a weights card of the best model so far.
+    The run folder is a weights card of the best model so far. What decides: preset, then the config file, then
+    the options, then --set. Several processes and mixed precision: [bold]accelerate launch -m avsep_zoo train[/bold].
 
     [bold]avsep train iquery --preset mini --data music -o run --set clip_norm=1[/bold]
-    """
-    recipe = registry().method(method.partition(".")[0])
-    variant, settings = choose_preset(recipe, method.partition(".")[2] or None, preset)
-    given = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "workers": workers, "seed": seed}
-    settings |= {name: value for name, value in given.items() if value is not None}
-    assign(settings, assignments or [])
-    parts = recipe.parts(variant)
-    from avsep_zoo.data.augment import Augmentation
-    from avsep_zoo.training.config import TrainingConfig
 
-    check_kinds(settings, TrainingConfig)
-    check_kinds(settings.get("augmentation") or {}, Augmentation, "augmentation.")
-    config = TrainingConfig.from_mapping(settings)
-    name = f"{recipe.name}.{variant}"
-    with busy(f"Building {name}"):
+    [bold]avsep train --from run --data mine --add-class theremin --freeze attention -o tuned[/bold]
+    """
+    with together():
+        from avsep_zoo.training.plan import Plan, read_plan
+
+        if config is None and method is None and card is None and (out / "training.yaml").is_file():
+            config = out / "training.yaml"
+        given = {
+            "method": method, "card": card, "data": None if data is None else str(data), "dataset": dataset,
+            "add_classes": names(add_class),
+        }  # fmt: skip
+        training = {
+            "steps": steps, "batch": batch, "learning_rate": learning_rate, "workers": workers, "seed": seed,
+            "freeze": names(freeze), "lora": None if lora is None else adapter_settings(lora),
+        }  # fmt: skip
+        plan = Plan() if config is None else read_plan(config)
+        task = planned(plan, given=given, training=training, sets=assignments or [], preset=preset)
+        model = _built(task)
+    import torch
+
+    from avsep_zoo.training.loop import train as run_loop
+
+    settings = task.config
+    _say(f"Training {model.name} for {settings.steps} steps of {settings.batch} mixtures into {out}")
+    try:
+        with _steps_bar(settings.steps, settings.patience) as advance:
+            run_loop(
+                model,
+                Path(str(task.plan.data)),
+                out,
+                settings,
+                dataset=task.plan.dataset,
+                origin=task.origin,
+                told=task.told,
+                progress=advance,
+            )
+    except torch.OutOfMemoryError as error:
+        raise DataError(f"A batch of {settings.batch} does not fit the device; lower --batch.") from error
+    except KeyboardInterrupt:
+        where = "its last checkpoint" if (out / "checkpoint.pt").exists() else "the start"
+        _say(f"Stopped; 'avsep train -o {out}' goes on from {where}.")
+        raise typer.Exit(130) from None
+    if is_main():
+        _tell(out)
+    finish()
+
+
+def _built(task: Task) -> Any:
+    name = task.plan.method if task.card is None else task.card.name
+    with busy(f"Building {name}") if is_main() else nullcontext():
         import torch
 
-        from avsep_zoo.compose import compose_recipe
-        from avsep_zoo.training.loop import train as run_loop
+        from avsep_zoo.training.start import starting_model
 
-        torch.manual_seed(config.seed)
-        model = compose_recipe(parts, name)
-    screen = console(stderr=True)
-    screen.print(f"Training {name} for {config.steps} steps of {config.batch} mixtures into {out}", soft_wrap=True)
-    with _steps_bar(config.steps) as advance:
-        try:
-            run_loop(model, data, out, config, progress=advance)
-        except torch.OutOfMemoryError as error:
-            raise DataError(f"A batch of {config.batch} does not fit the device; lower --batch.") from error
-    console().print(_summary(out), soft_wrap=True)
+        torch.manual_seed(task.config.seed)
+        plan = task.plan
+        return starting_model(plan.method, card=plan.card, overrides=plan.parts, add_classes=plan.add_classes)
 
 
-def choose_preset(recipe: Recipe, variant: str | None, preset: str | None) -> tuple[str, dict[str, Any]]:
-    """Return the variant to train and the settings of its preset.
-
-    Raises:
-        DataError: the method has no such preset.
-        CompositionError: the method has no such variant.
-    """
-    if preset is not None and preset not in recipe.training:
-        known = ", ".join(recipe.training) or "none"
-        raise DataError(f"{recipe.name} has no preset {preset!r}; it has {known}.")
-    if variant is None:
-        variant = preset if preset in recipe.variant_names else recipe.default_variant
-    recipe.parts(variant)
-    return variant, copy.deepcopy(dict(recipe.training.get(preset or variant, {})))
-
-
-def assign(settings: dict[str, Any], assignments: Sequence[str]) -> None:
-    """Read ``KEY=VALUE`` or ``KEY.KEY=VALUE`` texts into ``settings``; a value that is no JSON is a text.
-
-    Raises:
-        typer.BadParameter: there is no ``=``, or the first key of two is no mapping.
-    """
-    for text in assignments:
-        key, equals, value = text.partition("=")
-        if not key or not equals:
-            raise typer.BadParameter(f"{text!r} is no setting; give KEY=VALUE, as in clip_norm=1.", param_hint="--set")
-        outer, dot, inner = key.partition(".")
-        place = settings.setdefault(outer, {}) if dot else settings
-        if not isinstance(place, dict):
-            raise typer.BadParameter(f"{text!r} has a dot and {outer} is no mapping; leave it out.", param_hint="--set")
-        try:
-            place[inner or key] = json.loads(value)
-        except json.JSONDecodeError:
-            place[inner or key] = value
-
-
-_KINDS: dict[Any, str] = {
-    bool: "true or false",
-    int: "a whole number",
-    int | float: "a number",
-    str: "a text",
-    dict: "a mapping in JSON",
-}
-
-
-def check_kinds(settings: Mapping[str, Any], kind: Any, prefix: str = "") -> None:
-    """Make sure that every setting is of the kind that the dataclass has as default.
-
-    Raises:
-        DataError: one is not, or has no field.
-    """
-    defaults = {field.name: field.default for field in dataclasses.fields(kind)}
-    for name, value in settings.items():
-        if name not in defaults:
-            raise DataError(f"The trainer has no {prefix}{name}; it has {', '.join(sorted(defaults))}.")
-        default = defaults[name]
-        wanted: Any = type(default) if isinstance(default, int | str) else int | float
-        wanted = dict if name == "augmentation" else wanted
-        wrong = not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool)
-        if value is not default and wrong:
-            raise DataError(f"The training setting {prefix}{name} is {value!r}; give {_KINDS[wanted]}.")
+def _say(text: str) -> None:
+    if is_main():
+        console(stderr=True).print(text, soft_wrap=True)
 
 
 @contextmanager
-def _steps_bar(steps: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+def _steps_bar(steps: int, patience: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Show a bar with loss and speed on a terminal, and a line per validation everywhere."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -178,15 +171,16 @@ def _steps_bar(steps: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     )
     first: tuple[int, float] | None = None
     loss = speed = sdr = ""
+    step = 0
 
     def joined(*texts: str) -> str:
         return "  ".join(filter(None, texts))
 
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
+    with Progress(*columns, console=screen, transient=True, disable=not (screen.is_terminal and is_main())) as bar:
         task = bar.add_task("", total=steps)
 
         def advance(record: Mapping[str, Any]) -> None:
-            nonlocal first, loss, speed, sdr
+            nonlocal first, loss, speed, sdr, step
             step = int(record["step"])
             if "loss" in record:
                 if first is None:
@@ -203,15 +197,25 @@ def _steps_bar(steps: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
 
         yield advance
     if first is None:
-        screen.print(f"The run has its {steps} steps already; give more --steps to go on.")
+        over = f"its {steps} steps, or its patience," if patience else f"its {steps} steps"
+        _say(f"The run has {over} already; give more --steps to go on.")
+    elif step < steps:
+        _say(f"Stopped at step {step}, with no better validation for {patience} in a row.")
 
 
-def _summary(run: Path) -> str:
+def _tell(run: Path) -> None:
+    """Say what the run has become."""
     from avsep_zoo.cards import read_card
+    from avsep_zoo.training.logs import read_skipped
 
+    skipped = len(read_skipped(run))
+    if skipped:
+        files = "1 file was" if skipped == 1 else f"{skipped} files were"
+        _say(f"{files} skipped, see {run / 'skipped.jsonl'}")
     card = read_card(run)
     training = card.manifest["training"]
-    return (
+    console().print(
         f"{run} holds {card.name} of step {training['step']}, the best one, validation SDR "
-        f"{training['validation_sdr']:.2f} dB.\nUse it: avsep separate FILE --cue CLASS --model {run}"
+        f"{training['validation_sdr']:.2f} dB.\nUse it: avsep separate FILE --cue CLASS --model {run}",
+        soft_wrap=True,
     )

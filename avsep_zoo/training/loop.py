@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from torch.utils.data import DataLoader
+from accelerate.utils import set_seed
 
-from avsep_zoo.data.mix_and_separate import FixedMixtures, MixAndSeparate, collate
-from avsep_zoo.data.music import Clip, read_clips
-from avsep_zoo.errors import AvsepError, DataError
-from avsep_zoo.evaluation.mixtures import objective_of, score_items
+from avsep_zoo.errors import DataError
+from avsep_zoo.evaluation.score import objective_of, validate
 from avsep_zoo.model import SeparationModel
-from avsep_zoo.training import run_folder
+from avsep_zoo.training import items, processes, run_folder
+from avsep_zoo.training.average import Average
 from avsep_zoo.training.config import TrainingConfig
+from avsep_zoo.training.freeze import freeze, train_mode
+from avsep_zoo.training.logs import Progress, RunLog, note_skipped
+from avsep_zoo.training.lora import add_adapters
+from avsep_zoo.training.run_folder import RunState, Trained
+from avsep_zoo.training.schedule import learning_rate_factor
+from avsep_zoo.training.turn import Turns
 
 __all__ = ["train"]
 
@@ -31,130 +35,124 @@ def train(
     run: Path,
     config: TrainingConfig,
     *,
-    progress: Callable[[dict[str, Any]], None] | None = None,
+    dataset: str | None = None,
+    origin: Mapping[str, Any] = MappingProxyType({}),
+    told: Mapping[str, Any] = MappingProxyType({}),
+    progress: Progress | None = None,
 ) -> Path:
     """Train ``model`` on a data folder; continue where ``run`` left off, exactly.
 
-    The run folder is a weights card: ``README.md`` and ``model.safetensors`` hold the best model so far by
-    validation SDR, ``checkpoint.pt`` everything needed to go on, ``log.jsonl`` a line per step and one per
-    validation, ``training.yaml`` the parts and settings.
+    What is drawn in a step follows from the seed, the step and the process, and mixture p of step s is the same
+    for any number of processes. On a GPU, kernels that sum in any order may change the last bits.
 
     Args:
-        model: a composed model; its recipe names the objective.
-        data: a folder in the MUSIC layout with ``train.csv`` and ``val.csv``.
-        run: folder to write; an existing run of the same recipe is resumed.
+        model: a composed model (:func:`~avsep_zoo.training.start.starting_model`); its recipe names the objective.
+        data: folder of a data set.
+        run: folder to write (:mod:`avsep_zoo.training.run_folder`); an existing run is resumed.
         config: settings.
-        progress: called with every log record.
+        dataset: reader of the data; None is the first that knows the folder.
+        origin: where the model comes from, for ``training.yaml``.
+        told: further entries of the cards' manifest: licences.
+        progress: called with every log record, in the main process.
 
     Raises:
-        DataError: the data cannot be used, the run folder holds another run, or the loss is not finite.
+        DataError: the data cannot be used, the run folder holds another run, or the loss is not finite. With
+            several processes the others end with SystemExit.
     """
-    accelerator = Accelerator(mixed_precision="no", cpu=not torch.cuda.is_available())
-    autocast = torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.precision == "bf16")
-    torch.manual_seed(config.seed)
-    objective = objective_of(model)
-    items = _training_items(model, read_clips(data, "train"), config)
-    validation = _validation_items(model, read_clips(data, "val"), config)
-    model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimisers = objective.optimisers(model, learning_rate=config.learning_rate)
-    groups = [group for optimiser in optimisers for group in optimiser.param_groups]
-    peak = [group["lr"] for group in groups]
-    state = run_folder.open_run(run, model, optimisers, config)
-    groups = [group for optimiser in optimisers for group in optimiser.param_groups]  # loading makes new ones
-    loader = DataLoader(
-        items,
-        batch_size=config.batch,
-        sampler=range(state.step * config.batch, config.steps * config.batch),
-        num_workers=config.workers,
-        collate_fn=collate,
-        generator=torch.Generator(),  # so that starting to load draws nothing that the model would draw
-    )
-    with (run / "log.jsonl").open("a", encoding="utf-8") as log:
+    accelerator = processes.start()
+    main = accelerator.is_main_process
+    with processes.together():
+        torch.manual_seed(config.seed)
+        objective = objective_of(model)
+        if config.members > 1 and not objective.mixtures_only:
+            raise DataError(f"{model.name} cannot learn from mixtures only; set members to 1.")
+        lists = items.read_lists(data, dataset, config)
+        training = items.training_items(model, lists.train, config)
+        validation = items.validation_items(model, lists.validation, config)
+        freeze(model, config.freeze)
+        if config.lora is not None:
+            add_adapters(model, config.lora)
+        model.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        objective.to(accelerator.device)
+        optimisers = objective.optimisers(model, learning_rate=config.learning_rate)
+        turns = Turns(accelerator, model, objective, optimisers, config)
+        peak = [group["lr"] for group in turns.groups()]
+        average = Average(model, config.ema) if config.ema and main else None
+        trained = Trained(model, objective, optimisers, turns.scaler, average)
+        state = run_folder.resume(run, trained, config, lists.identity)
+        batches = items.parts_of_steps(
+            training, config, state.step, process=accelerator.process_index, processes=accelerator.num_processes
+        )
+    with processes.together():
+        if main:
+            made_of = origin or {"parts": model.parts}
+            settings = {**made_of, "data": lists.identity, "training": config.to_dict()}
+            run_folder.create(run, settings)
+            note_skipped(run, (*lists.skipped, *training.skipped))
+        kept = state.step if (run / "checkpoint.pt").exists() else -1
+        log = RunLog(run if main else None, step=kept, tensorboard=config.tensorboard, progress=progress)
+    turns.join()
 
-        def record(**values: Any) -> None:
-            log.write(json.dumps({k: v if math.isfinite(v) else None for k, v in values.items()}) + "\n")
-            log.flush()
-            if progress:
-                progress({**values, "steps": config.steps})
+    def judge() -> None:
+        """Score the model, keep it if it is the best, and let every process know."""
+        with processes.together():
+            if main:
+                better = state.judge(validate(trained.exported, objective, validation, batch=config.batch))
+                log.record(step=state.step, validation_sdr=round(state.sdr, 3))
+                note_skipped(run, validation.skipped)
+                if better:
+                    run_folder.save_card(run, trained, config, state, told)
+        (known,) = processes.gathered([vars(state)] if main else [])
+        vars(state).update(known)
+        train_mode(model)
 
-        model.train()
-        started = time.monotonic()
-        for batch in _one_sentence_errors(loader):
-            factor = _learning_rate_factor(state.step, config)
-            for group, rate in zip(groups, peak, strict=True):
-                group["lr"] = rate * factor
-            batch = {name: value.to(accelerator.device) for name, value in batch.items()}
-            with autocast:
-                losses = objective.loss(model, batch)
-            values = {name: float(value.detach()) for name, value in losses.items()}
-            for optimiser in optimisers:
-                optimiser.zero_grad(set_to_none=True)
-            accelerator.backward(losses["loss"])
-            norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm or math.inf))
-            if not math.isfinite(values["loss"] + norm):
-                raise DataError(
-                    f"The loss is {values['loss']} and its gradient {norm} in step {state.step + 1}; lower "
-                    "the learning rate or set clip_norm, then run again: the last checkpoint is kept."
-                )
-            for optimiser in optimisers:
-                optimiser.step()
+    def save() -> None:
+        with processes.together():
+            if main:
+                run_folder.save_checkpoint(run, trained, config, state, data=lists.identity, told=told)
+
+    train_mode(model)
+    objective.train()
+    started = time.monotonic()
+    with log:
+        if config.validate_first and state.step == 0:
+            judge()
+        while state.step < config.steps and not _is_stale(state, config):
+            processes.end_if_orphaned()
+            begun = time.monotonic()
+            with processes.together():
+                parts = list(islice(batches, config.accumulate))
+            _note(run, parts, main)
+            set_seed(_seed(config, state.step, accelerator.process_index))
+            for group, rate in zip(turns.groups(), peak, strict=True):
+                group["lr"] = rate * learning_rate_factor(state.step, config)
+            values: dict[str, float] = {}
+            for turn in objective.turns(state.step):
+                losses = turns.take(turn, parts, state.step)
+                values |= losses if turn == "model" else {f"{turn}.{name}": loss for name, loss in losses.items()}
             state.step += 1
-            record(step=state.step, seconds=round(time.monotonic() - started, 2), **values)
+            if average is not None:
+                average.update(model, state.step)
+            now = time.monotonic()
+            speed = {"seconds": round(now - started, 2), "items_per_second": round(config.batch / (now - begun), 2)}
+            log.record(step=state.step, **speed, **values)
             if state.step % config.validate_every == 0 or state.step == config.steps:
-                sdr = score_items(model, validation, validation.mixtures, batch=config.batch).sdr
-                record(step=state.step, validation_sdr=round(sdr, 3))
-                run_folder.save(run, model, optimisers, config, state, sdr=sdr)
+                judge()
+            every = config.checkpoint_every or config.validate_every
+            if state.step % every == 0 or state.step == config.steps or _is_stale(state, config):
+                save()
     return run
 
 
-def _one_sentence_errors(batches: Iterable[Any]) -> Iterator[Any]:
-    """Pass batches on; of an error in a data-loading process keep the message and drop its traceback."""
-    try:
-        yield from batches
-    except AvsepError as error:
-        last = str(error).strip().splitlines()[-1]
-        raise type(error)(last.removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")) from error
+def _seed(config: TrainingConfig, step: int, process: int) -> int:
+    return int(np.random.SeedSequence((config.seed, step, process)).generate_state(1)[0])
 
 
-def _training_items(model: SeparationModel, clips: Sequence[Clip], config: TrainingConfig) -> MixAndSeparate:
-    return MixAndSeparate(
-        clips,
-        model.encoder.prepare,
-        rate=model.front_end.rate,
-        length=model.front_end.length,
-        items=config.steps * config.batch,
-        sources=config.sources,
-        seed=config.seed,
-        frame_rate=config.frame_rate,
-        augmentation=config.augmenting(),
-        motion="motion" in model.encoder.reads,
-    )
+def _is_stale(state: RunState, config: TrainingConfig) -> bool:
+    return 0 < config.patience <= state.stale
 
 
-def _validation_items(model: SeparationModel, clips: Sequence[Clip], config: TrainingConfig) -> FixedMixtures:
-    """Pairs of clips of different classes, drawn by the run's seed."""
-    rng = np.random.default_rng(config.seed)
-    pairs: list[tuple[Clip, ...]] = []
-    if len({clip.label for clip in clips}) < config.sources:
-        raise DataError(f"val.csv has fewer than {config.sources} classes; validation mixtures need different ones.")
-    while len(pairs) < config.validation_mixtures:
-        drawn = tuple(clips[i] for i in rng.choice(len(clips), config.sources, replace=False))
-        if len({clip.label for clip in drawn}) == config.sources:
-            pairs.append(drawn)
-    return FixedMixtures(
-        pairs,
-        model.encoder.prepare,
-        rate=model.front_end.rate,
-        length=model.front_end.length,
-        frame_rate=config.frame_rate,
-        motion="motion" in model.encoder.reads,
-    )
-
-
-def _learning_rate_factor(step: int, config: TrainingConfig) -> float:
-    if step < config.warmup:
-        return (step + 1) / config.warmup
-    if config.schedule == "constant":
-        return 1.0
-    done = (step - config.warmup) / max(1, config.steps - config.warmup)
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+def _note(run: Path, parts: Sequence[Mapping[str, Any]], main: bool) -> None:
+    skipped = processes.gathered([entry for part in parts for entry in part["skipped"]])
+    if main and skipped:
+        note_skipped(run, skipped)

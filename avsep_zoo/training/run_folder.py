@@ -1,11 +1,15 @@
-"""The folder of a training run: a weights card with a checkpoint and a log beside it."""
+"""The folder of a training run: the card of its best model, with all that is needed to go on beside it.
+
+``README.md`` and ``model.safetensors`` are the best model so far, ``last/`` is the card of the last
+checkpoint, ``checkpoint.pt`` the state of everything, ``training.yaml`` what decides the run, ``log.jsonl`` a
+line per step and validation, ``skipped.jsonl`` the files that could not be used, ``tensorboard/`` curves.
+"""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,56 +17,102 @@ import torch
 import yaml
 
 from avsep_zoo.cards import write_card
+from avsep_zoo.contracts import Objective
 from avsep_zoo.errors import DataError
 from avsep_zoo.model import SeparationModel
+from avsep_zoo.training.average import Average
 from avsep_zoo.training.config import TrainingConfig
+from avsep_zoo.training.lora import merged
+from avsep_zoo.training.turn import Optimisers
 
-__all__ = ["RunState", "open_run", "save"]
+__all__ = ["RunState", "Trained", "create", "resume", "save_card", "save_checkpoint"]
 
 
 @dataclass
 class RunState:
-    """Where a run stands: steps done, best validation SDR in dB."""
+    """Where a run stands.
+
+    Args:
+        step: steps done.
+        sdr: of the last validation, in dB.
+        best: best validation SDR in dB.
+        stale: validations since then.
+    """
 
     step: int = 0
+    sdr: float = math.nan
     best: float = -math.inf
+    stale: int = 0
+
+    def judge(self, sdr: float) -> bool:
+        """Take in a validation and return whether it is the best so far; until one has a score, the last is."""
+        better = sdr > self.best or not math.isfinite(self.best)
+        self.sdr, self.stale = sdr, 0 if better else self.stale + 1
+        self.best = sdr if better and math.isfinite(sdr) else self.best
+        return better
 
 
-def open_run(
-    run: Path, model: SeparationModel, optimisers: Sequence[torch.optim.Optimizer], config: TrainingConfig
-) -> RunState:
-    """Create the run folder, or load its last checkpoint into model and optimisers.
+@dataclass
+class Trained:
+    """Everything that changes while a model is trained. Random numbers follow from the seed and the step."""
 
-    The log is cut back to the step of the checkpoint: what a killed run did after it is done again.
+    model: SeparationModel
+    objective: Objective
+    optimisers: Optimisers
+    scaler: torch.amp.GradScaler
+    average: Average | None
+
+    @property
+    def exported(self) -> SeparationModel:
+        """The model that is validated and written to cards."""
+        return self.model if self.average is None else self.average.model
+
+    def state_dict(self) -> dict[str, Any]:
+        """All states."""
+        return {
+            "model": self.model.state_dict(),
+            "objective": self.objective.state_dict(),
+            "optimisers": {turn: [o.state_dict() for o in several] for turn, several in self.optimisers.items()},
+            "scaler": self.scaler.state_dict(),
+            "average": None if self.average is None else self.average.model.state_dict(),
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Load all states; an average that was not kept starts with the model."""
+        self.model.load_state_dict(saved["model"])
+        self.objective.load_state_dict(saved["objective"])
+        for turn, several in self.optimisers.items():
+            for optimiser, state in zip(several, saved["optimisers"][turn], strict=True):
+                optimiser.load_state_dict(state)
+        if self.scaler.is_enabled() and saved["scaler"]:
+            self.scaler.load_state_dict(saved["scaler"])
+        if self.average is not None:
+            self.average.model.load_state_dict(saved["average"] or saved["model"])
+
+
+def resume(run: Path, trained: Trained, config: TrainingConfig, data: Mapping[str, Any]) -> RunState:
+    """Load the last checkpoint of a run, if there is one.
+
+    Args:
+        run: folder.
+        trained: where to load it.
+        config: settings; frozen parts and adapters must be those of the run.
+        data: what identifies the training data.
 
     Raises:
-        DataError: the folder holds something else, a run with other parts, or a damaged checkpoint.
+        DataError: the run has other parts, other data or a damaged checkpoint.
     """
-    state = RunState()
-    if (run / "checkpoint.pt").exists():
-        state = _load(run, model, optimisers)
-    elif run.exists() and (not run.is_dir() or (any(run.iterdir()) and not (run / "training.yaml").exists())):
-        raise DataError(f"{str(run)!r} is neither an empty folder nor a training run; choose another one.")
-    run.mkdir(parents=True, exist_ok=True)
-    _write(run / "training.yaml", yaml.safe_dump({"parts": model.parts, "training": config.to_dict()}))
-    _write(run / "log.jsonl", _log_until(run / "log.jsonl", state.step))
-    return state
-
-
-def _load(run: Path, model: SeparationModel, optimisers: Sequence[torch.optim.Optimizer]) -> RunState:
+    file = run / "checkpoint.pt"
+    if not file.exists():
+        return RunState()
     try:
-        saved: dict[str, Any] = torch.load(run / "checkpoint.pt", weights_only=True, map_location="cpu")
-        if saved["parts"] != model.parts:
-            raise DataError(
-                f"The run {str(run)!r} was started with other parts or settings of them; choose another one."
-            )
-        model.load_state_dict(saved["model"])
-        for optimiser, state in zip(optimisers, saved["optimisers"], strict=True):
-            optimiser.load_state_dict(state)
-        torch.set_rng_state(saved["rng"])
-        if torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(saved.get("cuda_rng", []))
-        return RunState(saved["step"], saved["best"])
+        saved: dict[str, Any] = torch.load(file, weights_only=True, map_location="cpu")
+        wanted = _identity(trained.model, config, data)
+        for name, meaning in _MEANINGS.items():
+            if saved[name] != wanted[name]:
+                raise DataError(f"The run {str(run)!r} was started with other {meaning}; choose another one.")
+        trained.load_state_dict(saved)
+        return RunState(**saved["state"])
     except DataError:
         raise
     except Exception as error:  # a damaged file can fail in any way
@@ -72,52 +122,53 @@ def _load(run: Path, model: SeparationModel, optimisers: Sequence[torch.optim.Op
         ) from error
 
 
-def _log_until(log: Path, step: int) -> str:
-    """The lines of a log up to ``step``; a line that was cut off in the middle ends it."""
-    kept = []
-    if log.exists():
-        for line in log.read_text(encoding="utf-8").splitlines(keepends=True):
-            try:
-                if json.loads(line)["step"] > step or not line.endswith("\n"):
-                    break
-            except (ValueError, TypeError, LookupError):
-                break
-            kept.append(line)
-    return "".join(kept)
+_MEANINGS = {"parts": "parts or settings of them", "trainable": "frozen parts or adapters", "data": "training data"}
 
 
-def save(
+def _identity(model: SeparationModel, config: TrainingConfig, data: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run cannot change on its way."""
+    settings = config.to_dict()
+    trainable = {name: settings[name] for name in ("freeze", "lora")}
+    return {"parts": model.parts, "trainable": trainable, "data": {k: v for k, v in data.items() if k != "folder"}}
+
+
+def create(run: Path, settings: Mapping[str, Any]) -> None:
+    """Make the folder of a run, or take the one that is there.
+
+    Args:
+        run: folder.
+        settings: for ``training.yaml``.
+
+    Raises:
+        DataError: the folder holds something else.
+    """
+    if run.exists() and (not run.is_dir() or (any(run.iterdir()) and not (run / "training.yaml").exists())):
+        raise DataError(f"{str(run)!r} is neither an empty folder nor a training run; choose another one.")
+    run.mkdir(parents=True, exist_ok=True)
+    temporary = run / "training.yaml.part"
+    temporary.write_text(yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    temporary.replace(run / "training.yaml")
+
+
+def save_checkpoint(
     run: Path,
-    model: SeparationModel,
-    optimisers: Sequence[torch.optim.Optimizer],
+    trained: Trained,
     config: TrainingConfig,
     state: RunState,
     *,
-    sdr: float,
+    data: Mapping[str, Any],
+    told: Mapping[str, Any],
 ) -> None:
-    """Write the card when ``sdr`` is the best so far, then the checkpoint.
-
-    In this order a run that is killed between the two repeats both.
-    """
-    if sdr > state.best or not (run / "model.safetensors").exists():
-        state.best = sdr if math.isfinite(sdr) else -math.inf
-        history = {**config.to_dict(), "step": state.step, "validation_sdr": round(sdr, 3)}
-        write_card(run, model, half=config.half, manifest={"training": history})
-    saved = {
-        "parts": model.parts,
-        "model": model.state_dict(),
-        "optimisers": [optimiser.state_dict() for optimiser in optimisers],
-        "rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "step": state.step,
-        "best": state.best,
-    }
+    """Write the card ``last/``, then the checkpoint; a run that is killed before the end does both again."""
+    save_card(run / "last", trained, config, state, told)
+    saved = {**_identity(trained.model, config, data), **trained.state_dict(), "state": asdict(state)}
     temporary = run / "checkpoint.pt.part"
     torch.save(saved, temporary)
     temporary.replace(run / "checkpoint.pt")
 
 
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+def save_card(folder: Path, trained: Trained, config: TrainingConfig, state: RunState, told: Mapping[str, Any]) -> None:
+    """Write the model as it is now as a card; ``told`` are further entries of its manifest."""
+    sdr = round(state.sdr, 3)
+    history = {**config.to_dict(), "step": state.step, "validation_sdr": sdr}
+    write_card(folder, merged(trained.exported), half=config.half, manifest={**told, "training": history})

@@ -18,6 +18,7 @@ SITES = {"latent": Site("latent", 16), "head": Site("head", 8)}
 def conditioner(tokens: int = 0, **settings: Any) -> QueryConditioner:
     views = {"vector": 5, "index": 4} | ({"tokens": tokens} if tokens else {})
     small = {"queries": 4, "heads": 2, "feedforward": 32, "decoder_layers": 3}
+    views |= settings.pop("views", {})
     return QueryConditioner(views=views, sites=SITES, **(small | settings)).eval()
 
 
@@ -132,3 +133,50 @@ def test_plan_says_what_is_built() -> None:
     plan = QueryConditioner.plan(views={"vector": 5}, sites=SITES, queries=4)
     assert plan.widths == module.widths() == {"head": 1}
     assert plan.wants == module.wants and plan.acts_at == module.acts_at
+
+
+@torch.no_grad()
+def test_earlier_queries_never_see_added_ones() -> None:
+    """Groups of 2 and 1 behind 4 queries: a change of a row changes its own group and later ones only."""
+    module = conditioner(added=[2, 1], views={"vector": 5, "index": 7})
+    cue, latent = embedding(index=torch.tensor([[0, 5, 6], [6, -1, 4]])), torch.randn(2, 16, 3, 4)
+    before = module.read(latent, cue).layers
+    assert before.shape == (3, 6, 7, 16)
+    for row, same in ((1, 0), (4, 4), (6, 6)):
+        module.query_embed.weight[row] += 1.0
+        after = module.read(latent, cue).layers
+        assert torch.equal(after[:, :, :same], before[:, :, :same])
+        changed = (after != before).flatten(0, 1)[:, same:].any(dim=-1).any(dim=0)
+        assert changed.all()
+        before = after
+
+
+@torch.no_grad()
+def test_original_queries_answer_as_if_none_were_added() -> None:
+    """Every bit, whatever the other sources ask for."""
+    module, more = conditioner(tokens=6), conditioner(tokens=6, added=[1, 2], views={"vector": 5, "index": 7})
+    state = module.state_dict()
+    more.load_state_dict({**state, "query_embed.weight": torch.cat((state["query_embed.weight"], torch.randn(3, 16)))})
+    latent, tokens, vector = torch.randn(2, 16, 3, 4), torch.randn(2, 3, 5, 6), torch.rand(2, 3, 5)
+    first = module.read(latent, embedding(index=torch.tensor([[0, 1, 2], [3, -1, 1]]), tokens=tokens, vector=vector))
+    index = torch.tensor([[0, 4, 2], [3, -1, 6]])
+    second = more.read(latent, embedding(index=index, tokens=tokens, vector=vector))
+    kept = torch.tensor([True, False, True, True, True, False])
+    assert torch.equal(second.layers[:, kept, :4], first.layers[:, kept])
+    assert more.wanted(embedding(index=index)).tolist() == [0, 4, 2, 3, 3, 6]
+
+
+@torch.no_grad()
+def test_freezing_moves_no_bit() -> None:
+    module, cue = conditioner(tokens=6, encoder_layers=2), embedding(tokens=torch.randn(2, 3, 5, 6))
+    latent = torch.randn(2, 16, 3, 4)
+    before = module.read(latent, cue).layers
+    assert torch.equal(module.requires_grad_(False).read(latent, cue).layers, before)
+
+
+@pytest.mark.parametrize(
+    ("added", "index"), [([], 5), ([1], 4), ([1], 6), ([0], 4), ([2, -1], 5)], ids=lambda value: str(value)
+)
+def test_queries_that_do_not_fit_the_rows_of_the_encoder(added: list[int], index: int) -> None:
+    with pytest.raises(ValueError, match=f"for the {index} rows the encoder counts"):
+        conditioner(added=added, views={"vector": 5, "index": index})

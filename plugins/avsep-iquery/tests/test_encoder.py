@@ -201,3 +201,38 @@ def test_an_empty_motion_file(tmp_path: Path) -> None:
         encoder(motion=6).prepare(
             [Cue(label="tuba", frames=pictures(), motion=tmp_path / "empty.npy")], video=None, time=0.0
         )
+
+
+@torch.no_grad()
+def test_rows_of_added_classes_lie_behind_the_spare_ones() -> None:
+    network = encoder(classes=[*CLASSES, "oboe", "harp"], added=[1, 1], spare_queries=2)
+    assert network.gives["index"] == 7 and network.originals == 3
+    cues = batch(label=torch.tensor([[3, 4], [0, 2]]))
+    assert network(cues).index.tolist() == [[5, 6], [0, 2]]
+    cues.present = {"label": torch.tensor([[True, False], [False, True]])}
+    assert network(cues).index.tolist() == [[5, -1], [-1, 2]]
+
+
+def test_nothing_known_takes_the_last_original_vector() -> None:
+    network = encoder(classes=[*CLASSES, "oboe"], added=[1], optional=["frames", "label"])
+    embedding = network(CueBatch({"label": torch.tensor([[-1, 3]])}))
+    assert embedding.index.tolist() == [[-1, 4]]
+    assert torch.equal(embedding.vector[0], network.class_vectors.weight[[3, 4]])
+
+
+def test_recognition_is_learned_for_all_classes() -> None:
+    """Cross-entropy over old and added classes by hand; a gradient reaches the added one."""
+    network = encoder(classes=[*CLASSES, "oboe"], added=[1], optional=["label"])
+    cues = batch(label=torch.tensor([[0, 3], [3, 1]]))
+    loss = network.recognition_loss(cues)
+    looks = torch.stack([network.look(frames) for frames in cues.get("frames")])
+    scores = torch.cat((network.recogniser(looks), torch.zeros(2, 2, 1)), dim=-1).flatten(0, 1)
+    torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(scores, torch.tensor([0, 3, 3, 1])))
+    loss.backward()
+    assert network.added_recogniser.weight.grad.abs().min() > 0
+
+
+@pytest.mark.parametrize("added", [[0], [3], [1, -1], [2, 2]])
+def test_groups_of_added_classes_that_cannot_be(added: list[int]) -> None:
+    with pytest.raises(ValueError, match="give sizes of real groups"):
+        encoder(added=added)

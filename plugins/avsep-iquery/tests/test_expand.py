@@ -1,4 +1,4 @@
-"""New classes for a trained model."""
+"""New classes for a trained model: what the old classes keep, what the new ones learn."""
 
 from __future__ import annotations
 
@@ -11,29 +11,34 @@ import torch
 from torch import Tensor, nn
 
 import avsep_zoo
-from avsep_iquery.expand import add_classes, freeze_for_expansion
+from avsep_iquery.expand import add_classes
 from avsep_iquery.objective import IQueryObjective
 from avsep_zoo.cards import write_card
 from avsep_zoo.contracts import CueBatch
-from avsep_zoo.errors import CompositionError, CueError, DataError
+from avsep_zoo.errors import CompositionError, DataError
+from avsep_zoo.training.freeze import freeze, train_mode
+
+OLD = [[0, 1], [2, 0]]
+BOTH = ["frames", "label"]
 
 
 @torch.no_grad()
-def masks(model: Any, batch: dict[str, Any], labels: list[list[int]] | None = None) -> Tensor:
-    """Masks of a batch, for other labels where they are given."""
-    cues = batch["cues"]
+def masks(model: Any, batch: dict[str, Any], labels: list[list[int]] | None = None, *, frames: bool = True) -> Tensor:
+    """Masks of a batch for some labels (-1 for none); all without labels, or without frames."""
+    values = {"frames": batch["cues"].get("frames")} if frames else {}
+    present = {}
     if labels is not None:
-        label = torch.tensor(labels)
-        cues = CueBatch({**cues.values, "label": label}, {"label": label >= 0})
-    return model.eval()({"mixture": batch["mixture"], "cues": cues}).values
+        values["label"] = torch.tensor(labels)
+        present["label"] = values["label"] >= 0
+    return model.eval()({"mixture": batch["mixture"], "cues": CueBatch(values, present)}).values
 
 
-def train(model: Any, batch: dict[str, Any], labels: list[list[int]], steps: int = 3) -> None:
-    """Some steps with the objective's own optimisers."""
+def train(model: Any, batch: dict[str, Any], labels: list[list[int]], steps: int = 4) -> None:
+    """Some steps with the objective's own optimisers, weight decay included."""
     batch = {**batch, "cues": CueBatch({**batch["cues"].values, "label": torch.tensor(labels)})}
-    objective = IQueryObjective(learning_rate=1e-2, weight_decay=0.1)
-    optimisers = objective.optimisers(model)
-    model.train()
+    objective = IQueryObjective(learning_rate=1e-2, weight_decay=0.1, recognition=0.1)
+    optimisers = objective.optimisers(model)["model"]
+    train_mode(model)
     for _ in range(steps):
         loss = objective.loss(model, batch)["loss"]
         for optimiser in optimisers:
@@ -43,87 +48,173 @@ def train(model: Any, batch: dict[str, Any], labels: list[list[int]], steps: int
             optimiser.step()
 
 
-def test_a_spare_query_changes_no_output(tiny_model: Any, tiny_batch: dict[str, Any]) -> None:
-    model = tiny_model(queries=5)
-    before = masks(model, tiny_batch)
-    expanded = add_classes(model, ["oboe", "Pan pipe"])
+SETTINGS = [{}, {"frozen": False}, {"optional": ["label"]}, {"optional": BOTH, "frozen": False}]
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_old_classes_keep_every_bit(tiny_model: Any, tiny_batch: dict[str, Any], settings: dict[str, Any]) -> None:
+    """After two expansions, each with its queries trained, labels of all classes given."""
+    model = tiny_model(queries=5, **settings)
+    before = masks(model, tiny_batch, OLD)
+    first = add_classes(model, ["oboe", "harp"])
+    assert torch.equal(masks(first, tiny_batch, OLD), before)
+    freeze(first, ["all"])
+    train(first, tiny_batch, [[3, 1], [2, 4]])
+    assert torch.equal(masks(first, tiny_batch, OLD), before)
+    more = [[3, 4], [0, 3]]
+    between = masks(first, tiny_batch, more)
+    second = add_classes(first, ["horn"])
+    assert torch.equal(masks(second, tiny_batch, more), between)
+    freeze(second, ["all"])
+    train(second, tiny_batch, [[5, 3], [0, 5]])
+    assert torch.equal(masks(second, tiny_batch, more), between)
+    assert torch.equal(masks(second, tiny_batch, OLD), before)
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_training_changes_the_new_class(tiny_model: Any, tiny_batch: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Also after a second expansion, which trains its own class and not that of the first."""
+    model, labels = add_classes(tiny_model(**settings), ["oboe"]), [[3, 1], [2, 3]]
+    before = masks(model, tiny_batch, labels)
+    freeze(model, ["all"])
+    train(model, tiny_batch, labels)
+    after = masks(model, tiny_batch, labels)
+    assert not torch.equal(after[0, 0], before[0, 0]) and not torch.equal(after[1, 1], before[1, 1])
+    assert torch.equal(after[0, 1], before[0, 1]) and torch.equal(after[1, 0], before[1, 0])
+
+
+def test_only_rows_of_new_classes_are_trained(tiny_model: Any, tiny_batch: dict[str, Any]) -> None:
+    model = add_classes(add_classes(tiny_model(optional=BOTH, frozen=False), ["oboe"]), ["harp", "horn"])
+    freeze(model, ["all"])
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    train(model, tiny_batch, [[4, 3], [5, 0]])
+    moved = {name: (value != before[name]) for name, value in model.state_dict().items()}
+    tables = ("encoder.added_recogniser.weight", "encoder.class_vectors.weight", "conditioner.query_embed.weight")
+    assert sorted(name for name, where in moved.items() if where.any()) == sorted(tables)
+    for name in tables[1:]:
+        assert moved[name].any(dim=1).tolist() == [False] * 6 + [True, True], name
+    assert moved[tables[0]].any(dim=1).tolist() == [False, True, True]
+
+
+def test_new_queries_attend_to_the_old_ones(tiny_model: Any, tiny_batch: dict[str, Any]) -> None:
+    """Old queries, and those of an earlier expansion, are part of what a new query knows."""
+    model = add_classes(add_classes(tiny_model(), ["oboe"]), ["harp"])
+    before = masks(model, tiny_batch, [[4, 3], [0, 4]])
+    for row, changed in ((1, [True, True, True, True]), (5, [True, True, False, True])):
+        other = copy.deepcopy(model)
+        with torch.no_grad():
+            other.conditioner.query_embed.weight[row] += 1.0
+        differs = masks(other, tiny_batch, [[4, 3], [0, 4]]) != before
+        assert differs.flatten(2).any(dim=2).flatten().tolist() == changed
+
+
+def test_rows_of_the_classes(tiny_model: Any) -> None:
+    """Old classes, spare rows, then added classes; no label means the last original row."""
+    model = tiny_model(queries=5, optional=["label"])
+    expanded = add_classes(add_classes(model, ["oboe"]), ["Pan pipe"])
     assert expanded.classes == ("cello", "flute", "tuba", "oboe", "Pan pipe")
-    assert torch.equal(masks(expanded, tiny_batch), before)
     assert expanded.encoder.label_index("pan-pipe") == 4
-    assert expanded.state_dict().keys() == model.state_dict().keys()
-    assert not torch.equal(masks(expanded, tiny_batch, [[3, 1], [2, 0]])[0], before[0])
+    asked = expanded.encoder(CueBatch({"label": torch.tensor([[-1, 4], [3, 0]])}, {"label": torch.ones(2, 2) > 0}))
+    assert expanded.conditioner.wanted(asked).tolist() == [4, 6, 5, 0]
+    vectors = expanded.encoder.class_vectors.weight
+    assert torch.equal(asked.vector.flatten(0, 1), vectors[[4, 6, 5, 0]])
+    assert torch.equal(vectors[:5], model.encoder.class_vectors.weight)
+    queries = expanded.conditioner.query_embed.weight
+    assert torch.equal(queries[:5], model.conditioner.query_embed.weight) and queries[5:].std() > 0.3
+    assert expanded.encoder.gives["index"] == len(queries) == 7
 
 
 def test_the_old_model_stays_as_it_was(tiny_model: Any, tiny_batch: dict[str, Any]) -> None:
-    model = tiny_model(queries=4)
-    before, parts = masks(model, tiny_batch), copy.deepcopy(model.parts)
+    model = tiny_model(optional=BOTH)
+    before, parts, keys = masks(model, tiny_batch, OLD), copy.deepcopy(model.parts), list(model.state_dict())
     add_classes(model, ["oboe", "harp", "horn"])
     assert model.classes == ("cello", "flute", "tuba") and model.parts == parts
-    assert torch.equal(masks(model, tiny_batch), before)
-
-
-def test_more_classes_than_spare_queries(tiny_model: Any, tiny_batch: dict[str, Any]) -> None:
-    """Rows are appended; the old queries see them, so old outputs move a little at once."""
-    model = tiny_model(queries=4)
-    expanded = add_classes(model, ["oboe", "harp", "horn"])
-    weight = expanded.conditioner.query_embed.weight
-    assert weight.shape == (6, 16)
-    assert torch.equal(weight[:4], model.conditioner.query_embed.weight)
-    assert weight[4:].std() > 0.3
-    before, after = masks(model, tiny_batch), masks(expanded, tiny_batch)
-    assert not torch.equal(after, before)
-    assert (after - before).abs().max() < 0.1
-    assert expanded.encoder.gives["index"] == 6
-
-
-def test_the_query_for_no_label_stays_last(tiny_model: Any) -> None:
-    model = tiny_model(queries=4, optional=["label"])
-    none = model.conditioner.query_embed.weight[-1]
-    expanded = add_classes(model, ["oboe"])
-    weight = expanded.conditioner.query_embed.weight
-    assert weight.shape == (5, 16)
-    assert torch.equal(weight[-1], none) and torch.equal(weight[:3], model.conditioner.query_embed.weight[:3])
-    asked = expanded.encoder(CueBatch({"label": torch.tensor([[-1, 3], [0, -1]])}))
-    assert expanded.conditioner.wanted(asked).tolist() == [4, 3, 0, 4]
-    vectors, old = expanded.encoder.class_vectors.weight, model.encoder.class_vectors.weight
-    assert vectors.shape == (5, 8)
-    assert torch.equal(vectors[-1], old[-1]) and torch.equal(vectors[:3], old[:3])
+    assert model.encoder.added == model.conditioner.added == () and list(model.state_dict()) == keys
+    assert torch.equal(masks(model, tiny_batch, OLD), before)
 
 
 def test_a_new_class_is_not_recognised_before_it_is_trained(tiny_model: Any, tiny_batch: dict[str, Any]) -> None:
-    """Frames of the old classes are recognised to the last bit as before."""
-    model = tiny_model(queries=5, optional=["label"])
+    """Frames alone give what they gave; so does nothing at all."""
+    model = tiny_model(optional=BOTH)
+    expanded = add_classes(add_classes(model, ["oboe"]), ["harp"])
+    assert torch.equal(masks(expanded, tiny_batch), masks(model, tiny_batch))
+    nothing = [[-1, -1], [0, -1]]
+    assert torch.equal(
+        masks(expanded, tiny_batch, nothing, frames=False), masks(model, tiny_batch, nothing, frames=False)
+    )
+
+
+def test_frames_are_taken_for_a_new_class_only_where_it_is_the_likeliest(
+    tiny_model: Any, tiny_batch: dict[str, Any]
+) -> None:
+    """The others keep every bit; a trained class takes its own frames over."""
+    model = tiny_model(optional=BOTH)
     cues = CueBatch({"frames": tiny_batch["cues"].get("frames")})
+    expanded = add_classes(model, ["oboe", "harp"])
+    encoder = expanded.encoder
     with torch.no_grad():
-        before, after = model.encoder(cues), add_classes(model, ["oboe"]).encoder(cues)
-    assert torch.equal(before.vector, after.vector) and torch.equal(before.index, after.index)
+        before, looks = model.encoder(cues), encoder._looks(cues)
+        best = encoder.recogniser(looks).amax(dim=-1)
+        rows = encoder.added_recogniser.weight
+        rows[1, -1] = best.flatten().sort().values[1:3].mean()  # a constant score that beats two of the four sources
+        after = encoder(cues)
+    taken = best < rows[1, -1]
+    assert taken.sum() == 2
+    assert torch.equal(after.vector[~taken], before.vector[~taken])
+    assert torch.equal(after.index, torch.where(taken, 6, before.index))
+    assert torch.equal(after.vector[taken], encoder.class_vectors.weight[[6, 6]])
 
 
-def test_spare_queries_in_front_of_the_one_for_no_label(tiny_model: Any, tiny_batch: dict[str, Any]) -> None:
-    model = tiny_model(queries=5, optional=["label"])
-    before = masks(model, tiny_batch, [[-1, 1], [2, -1]])
-    expanded = add_classes(model, ["oboe"])
-    assert torch.equal(masks(expanded, tiny_batch, [[-1, 1], [2, -1]]), before)
-    assert expanded.conditioner.query_embed.num_embeddings == 5
-    assert add_classes(expanded, ["harp"]).conditioner.query_embed.num_embeddings == 6
+def test_a_new_class_learns_to_be_recognised(tiny_model: Any, tiny_batch: dict[str, Any]) -> None:
+    model = add_classes(tiny_model(optional=BOTH), ["oboe"])
+    freeze(model, ["all"])
+    train(model, tiny_batch, [[3, 3], [3, 3]], steps=40)
+    index = model.eval().encoder(CueBatch({"frames": tiny_batch["cues"].get("frames")})).index
+    assert index.tolist() == [[5, 5], [5, 5]]
 
 
-@pytest.mark.parametrize("optional", [[], ["label"]])
+@pytest.mark.parametrize("optional", [[], ["label"], BOTH])
 def test_a_card_of_an_expanded_model_loads(
     tiny_model: Any, tiny_batch: dict[str, Any], tmp_path: Path, optional: list[str]
 ) -> None:
-    expanded = add_classes(tiny_model(queries=4, optional=optional), ["oboe", "harp"])
-    write_card(tmp_path / "card", expanded, name="iquery.more")
+    model = add_classes(add_classes(tiny_model(optional=optional), ["oboe", "harp"]), ["horn"])
+    freeze(model, ["all"])
+    train(model, tiny_batch, [[5, 1], [2, 5]])
+    write_card(tmp_path / "card", model, name="iquery.more")
     loaded = avsep_zoo.load(tmp_path / "card")
-    assert loaded.classes == ("cello", "flute", "tuba", "oboe", "harp")
-    assert loaded.encoder.gives == expanded.encoder.gives
-    labels = [[3, 4], [0, 4]]
-    assert torch.equal(masks(loaded, tiny_batch, labels), masks(expanded, tiny_batch, labels))
+    assert loaded.classes == ("cello", "flute", "tuba", "oboe", "harp", "horn")
+    assert loaded.encoder.gives == model.encoder.gives
+    labels = [[3, 4], [0, 5]]
+    assert torch.equal(masks(loaded, tiny_batch, labels), masks(model, tiny_batch, labels))
+    if optional:
+        assert torch.equal(masks(loaded, tiny_batch), masks(model, tiny_batch))
+    again = add_classes(loaded, ["gong"])
+    assert again.parts["conditioner"]["added"] == [2, 1, 1]
+    assert torch.equal(masks(again, tiny_batch, labels), masks(loaded, tiny_batch, labels))
+
+
+def test_the_motion_variant_expands(tiny_model: Any, tiny_batch: dict[str, Any]) -> None:
+    model = tiny_model(motion=6)
+    motion = torch.randn(2, 2, 6, 3)
+
+    def run(model: Any, labels: list[list[int]]) -> Tensor:
+        cues = CueBatch({**tiny_batch["cues"].values, "motion": motion, "label": torch.tensor(labels)})
+        with torch.no_grad():
+            return model({"mixture": tiny_batch["mixture"], "cues": cues}).values
+
+    expanded = add_classes(model, ["oboe"])
+    assert torch.equal(run(expanded, OLD), run(model, OLD))
+    assert not torch.equal(run(expanded, [[3, 1], [2, 0]])[0, 0], run(model, OLD)[0, 0])
 
 
 @pytest.mark.parametrize(
     ("names", "message"),
-    [([], "No new class"), (["Cello"], "'Cello' is there already"), (["oboe", "Oboe"], "'Oboe' is there already")],
+    [
+        ([], "No new class"),
+        (["Cello"], "'Cello' is there already"),
+        (["oboe", "Oboe"], "'Oboe' is there already"),
+        (["oboe", " "], "' ' has no name"),
+    ],
 )
 def test_names_that_cannot_be_added(tiny_model: Any, names: list[str], message: str) -> None:
     with pytest.raises(DataError, match=message):
@@ -137,52 +228,7 @@ def test_a_model_without_class_queries(tiny_model: Any) -> None:
         add_classes(model, ["oboe"])
 
 
-def test_training_with_attention_frozen(tiny_model: Any, tiny_batch: dict[str, Any]) -> None:
-    """Attention, old queries and old class vectors keep every bit, weight decay or not; the rest learns."""
-    model = freeze_for_expansion(add_classes(tiny_model(queries=4, optional=["label"]), ["oboe"]), ["oboe"])
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    train(model, tiny_batch, [[3, 1], [2, 3]])
-    after = model.state_dict()
-    attention = [name for name in before if "attn" in name]
-    assert len(attention) == 4 * (1 + 2 * 2)
-    assert all(torch.equal(after[name], before[name]) for name in attention)
-    for name in ("conditioner.query_embed.weight", "encoder.class_vectors.weight"):
-        assert (after[name] != before[name]).any(dim=1).tolist() == [False, False, False, True, False], name
-    for name in ("conditioner.mask_embed.0.weight", "separator.down.0.conv.weight"):
-        assert not torch.equal(after[name], before[name]), name
-
-
-@pytest.mark.parametrize("optional", [[], ["frames"]])
-def test_training_the_new_query_alone(tiny_model: Any, tiny_batch: dict[str, Any], optional: list[str]) -> None:
-    expanded = add_classes(tiny_model(queries=5, optional=optional), ["oboe"])
-    model = freeze_for_expansion(expanded, ["oboe"], frozen="all")
-    before = {name: value.clone() for name, value in model.named_parameters()}
-    train(model, tiny_batch, [[3, 1], [2, 3]])
-    changed = [name for name, value in model.named_parameters() if not torch.equal(value, before[name])]
-    vectors = ["encoder.class_vectors.weight"] if optional else []
-    assert changed == [*vectors, "conditioner.query_embed.weight"]
-    for name in changed:
-        moved = (model.get_parameter(name) != before[name]).any(dim=1)
-        assert moved.tolist() == [False, False, False, True, False]
-
-
-def test_a_trained_query_changes_the_other_classes(tiny_model: Any, tiny_batch: dict[str, Any]) -> None:
-    """What the documentation admits: old queries attend to the new one."""
-    model = add_classes(tiny_model(queries=5), ["oboe"])
-    before = masks(model, tiny_batch)
-    with torch.no_grad():
-        model.conditioner.query_embed.weight[3] += 1.0
-    assert not torch.equal(masks(model, tiny_batch), before)
-
-
-def test_freezing_survives_a_copy(tiny_model: Any, tiny_batch: dict[str, Any]) -> None:
-    model = add_classes(tiny_model(queries=5), ["oboe"])
-    before = masks(model, tiny_batch)
-    frozen = copy.deepcopy(freeze_for_expansion(model, ["oboe"]))
-    torch.testing.assert_close(masks(frozen, tiny_batch), before, rtol=0, atol=1e-6)
-    assert frozen.conditioner.query_embed.trained_rows == (3,)
-
-
-def test_freezing_for_an_unknown_class(tiny_model: Any) -> None:
-    with pytest.raises(CueError, match="'oboe'"):
-        freeze_for_expansion(tiny_model(), ["oboe"])
+def test_queries_the_encoder_does_not_count(tiny_model: Any) -> None:
+    model = tiny_model(queries=5, spare_queries=1)
+    with pytest.raises(CompositionError, match=r"set encoder\.spare_queries to 2"):
+        add_classes(model, ["oboe"])

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from avsep_iquery.objective import IQueryObjective
-from avsep_zoo.contracts import Spectrum
+from avsep_zoo.contracts import CueBatch, Estimate, Spectrum
+from avsep_zoo.errors import DataError
 
 
 def test_mixture_rules() -> None:
@@ -81,30 +82,82 @@ def test_background_is_in_the_mixture_only(tiny_model: Any, tiny_batch: dict[str
     assert not torch.allclose(noisy, plain)
 
 
-def test_two_optimisers_lower_the_loss(tiny_model: Any, tiny_batch: dict[str, Any]) -> None:
-    model, objective = tiny_model().train(), IQueryObjective(learning_rate=3e-3)
-    optimisers = objective.optimisers(model)
-    assert [type(optimiser) for optimiser in optimisers] == [torch.optim.Adam, torch.optim.AdamW]
-    assert optimisers[1].param_groups[0]["weight_decay"] == 1e-4
-    losses = []
+def losses_of(objective: IQueryObjective, model: Any, batch: dict[str, Any]) -> list[float]:
+    """Losses of twelve steps."""
+    optimisers, losses = objective.optimisers(model)["model"], []
     for _ in range(12):
-        loss = objective.loss(model, tiny_batch)["loss"]
+        loss = objective.loss(model, batch)["loss"]
         for optimiser in optimisers:
             optimiser.zero_grad()
         loss.backward()
         for optimiser in optimisers:
             optimiser.step()
         losses.append(float(loss.detach()))
+    return losses
+
+
+def test_two_optimisers_lower_the_loss(tiny_model: Any, tiny_batch: dict[str, Any]) -> None:
+    model, objective = tiny_model().train(), IQueryObjective(learning_rate=3e-3)
+    optimisers = objective.optimisers(model)["model"]
+    assert [type(optimiser) for optimiser in optimisers] == [torch.optim.Adam, torch.optim.AdamW]
+    assert optimisers[1].param_groups[0]["weight_decay"] == 1e-4
+    losses = losses_of(objective, model, tiny_batch)
     assert losses[-1] < 0.9 * losses[0]
 
 
 def test_optimisers_take_what_is_trained(tiny_model: Any) -> None:
     """Every trainable parameter once, the frozen ResNet never; a part without any has no optimiser."""
     model = tiny_model()
-    groups = [g for o in IQueryObjective().optimisers(model, learning_rate=0.5) for g in o.param_groups]
+    groups = [g for o in IQueryObjective().optimisers(model, learning_rate=0.5)["model"] for g in o.param_groups]
     taken = [id(p) for group in groups for p in group["params"]]
     assert sorted(taken) == sorted(id(p) for p in model.parameters() if p.requires_grad)
     assert {group["lr"] for group in groups} == {0.5}
     model.separator.requires_grad_(False)
     model.encoder.requires_grad_(False)
-    assert [type(o) for o in IQueryObjective().optimisers(model)] == [torch.optim.AdamW]
+    assert [type(o) for o in IQueryObjective().optimisers(model)["model"]] == [torch.optim.AdamW]
+
+
+def recordings(batch: dict[str, Any], classes: list[list[int]]) -> dict[str, Any]:
+    """Two recordings per mixture, each of two sounds of its own."""
+    generator = torch.Generator().manual_seed(2)
+    frames = torch.randn(2, 4, 3, 2, 32, 32, generator=generator)
+    return {"sources": batch["sources"], "cues": CueBatch({"frames": frames, "label": torch.tensor(classes)})}
+
+
+def test_masks_of_one_recording_are_added(tiny_model: Any, tiny_batch: dict[str, Any]) -> None:
+    """The loss of four masks of two recordings is that of their sums, by hand."""
+    model, objective = tiny_model(), IQueryObjective(mixture="sum")
+    batch = recordings(tiny_batch, [[0, 1, 2, 0], [1, 2, 0, 1]])
+    got = objective.loss(model, batch)["loss"]
+    front = model.front_end
+    mixture, truth = objective.mix(batch["sources"])
+    masks = model({"mixture": mixture, "cues": batch["cues"]}).values
+    sums = torch.stack((masks[:, 0] + masks[:, 1], masks[:, 2] + masks[:, 3]), dim=1)
+    wanted = objective.mask_loss(front, front.analyse(mixture), front.stft(truth).abs(), Estimate(sums))
+    assert torch.equal(got, wanted)
+
+
+def test_learning_from_mixtures_only(tiny_model: Any, tiny_batch: dict[str, Any]) -> None:
+    """The loss falls, and every one of the four sounds learns."""
+    model, objective = tiny_model().train(), IQueryObjective(learning_rate=3e-3)
+    assert objective.mixtures_only
+    batch = recordings(tiny_batch, [[0, 1, 2, 0], [1, 2, 0, 1]])
+    losses = losses_of(objective, model, batch)
+    assert losses[-1] < 0.9 * losses[0]
+    assert (model.conditioner.query_embed.weight.grad[:3].abs().sum(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "classes", "message"),
+    [
+        ({"loss": "bce", "binary": True}, [[0, 1, 2, 0]] * 2, "set loss to l1 or l2"),
+        ({}, [[0, 1, 2]] * 2, "3 cues cannot be shared out to 2 recordings"),
+    ],
+)
+def test_recordings_that_cannot_be_learned_from(
+    tiny_model: Any, tiny_batch: dict[str, Any], settings: Any, classes: list[list[int]], message: str
+) -> None:
+    batch = recordings(tiny_batch, classes)
+    batch["cues"].values["frames"] = batch["cues"].values["frames"][:, : len(classes[0])]
+    with pytest.raises(DataError, match=message):
+        IQueryObjective(**settings).loss(tiny_model(), batch)

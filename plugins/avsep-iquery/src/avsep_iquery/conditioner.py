@@ -6,7 +6,7 @@ Source: Chen et al., iQuery: Instruments as Queries for Audio-Visual Sound Separ
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from avsep_iquery.class_table import ClassTable
+from avsep_zoo.blocks.class_table import ClassTable
 from avsep_zoo.contracts import Bound, Conditioner, ConditionerPlan, Embedding, Site
 
 __all__ = ["QueryConditioner", "QueryStates"]
@@ -27,7 +27,7 @@ class QueryStates:
 
     Args:
         memory: (B, C, h, w) encoded audio.
-        layers: (layers, B N, Q, C) normalised output of each decoder layer.
+        layers: (layers, B N, R, C) normalised output of each decoder layer, a row per query.
     """
 
     memory: Tensor
@@ -40,17 +40,22 @@ class QueryConditioner(Conditioner):
     One learned query per class plus spare ones. The query of the wanted class receives the projected cue
     vector as content; all queries attend to each other, to the audio and, in the first layer, to motion tokens
     where the encoder gives them. The answer of the wanted query becomes a mask embedding whose dot product
-    with the mask features is the mask. A source without a class index uses the last query.
+    with the mask features is the mask. A source without a class index uses the last of these queries.
+
+    Queries that were ``added`` later form groups behind the Q original ones. A group attends to itself and to
+    the groups before it, and never to a later one: whatever an added query learns, the answers of the queries
+    before it keep every bit.
 
     Args:
         views: widths of the embedding's views; ``vector`` is needed, ``tokens`` adds the motion layer.
         sites: sites of the separator.
-        queries: number of learned queries Q.
+        queries: number of original queries Q.
         heads: attention heads.
         feedforward: width of the feed-forward blocks.
         encoder_layers: number of layers over the audio map.
         decoder_layers: number of decoder layers, the motion layer included.
         dropout: dropout of attention and feed-forward blocks.
+        added: sizes of the groups of queries that were added later, in the order of the expansions.
     """
 
     wants = frozenset({"vector"})
@@ -67,6 +72,7 @@ class QueryConditioner(Conditioner):
         encoder_layers: int = 1,
         decoder_layers: int = 4,
         dropout: float = 0.0,
+        added: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self._sites = {kind: next(name for name, site in sites.items() if site.kind == kind) for kind in self.acts_at}
@@ -75,7 +81,14 @@ class QueryConditioner(Conditioner):
             raise ValueError(
                 f"The latent has {hidden} channels; choose heads ({heads}) that divide it, and a multiple of 4."
             )
-        self.query_embed = ClassTable(queries, hidden)
+        rows, counted = queries + sum(added), views.get("index", 0)
+        if min(added, default=1) < 1 or counted > rows or (added and counted != rows):
+            raise ValueError(
+                f"There are {queries} queries and groups {list(added)} of added ones for the {counted} rows the "
+                "encoder counts; give both parts the same groups, and a query for each class and spare query."
+            )
+        self.queries, self.added = queries, tuple(added)
+        self.query_embed = ClassTable(rows, hidden)
         self.object_projection = nn.Linear(views["vector"], hidden)
         self.motion_projection = nn.Linear(views["tokens"], hidden) if "tokens" in views else None
         self.encoder_layers = nn.ModuleList(
@@ -116,7 +129,7 @@ class QueryConditioner(Conditioner):
         """
         if embedding.vector is None:
             raise ValueError("The query conditioner needs an embedding with a vector.")
-        batch, sources = embedding.vector.shape[:2]
+        sources = embedding.vector.shape[1]
         positions = _positions_2d(latent)  # (h w, C)
         memory = rearrange(latent, "b c h w -> b (h w) c")
         for encoder_layer in self.encoder_layers:
@@ -124,28 +137,43 @@ class QueryConditioner(Conditioner):
         keys = repeat(memory + positions, "b s c -> (b n) s c", n=sources)
         values = repeat(memory, "b s c -> (b n) s c", n=sources)
 
-        queries = self.query_embed.rows()  # (Q, C), the positional part of every query
-        index = self.wanted(embedding)
-        content = latent.new_zeros(batch * sources, *queries.shape)
         cue = self.object_projection(rearrange(embedding.vector, "b n d -> (b n) d"))
-        x = content.index_put((torch.arange(batch * sources, device=latent.device), index), cue.to(content))
+        groups = self._contents(cue.to(latent), self.wanted(embedding))  # first the original queries
+        places = self.query_embed.rows().split([len(x[0]) for x in groups])  # (q, C), the positional part of queries
         states = []
         for layer in self.decoder_layers:
             if isinstance(layer, _MotionLayer):
-                x = layer(x, queries, *self._motion(embedding))
+                motion = self._motion(embedding)
+                groups = [layer(x, queries, *motion) for x, queries in zip(groups, places, strict=True)]
             else:
-                x = layer(x, queries, keys, values)
-            states.append(self.decoder_norm(x))
+                earlier = [(x + queries, x) for x, queries in zip(groups, places, strict=True)]
+                groups = [
+                    layer(x, queries, keys, values, earlier[:n])
+                    for n, (x, queries) in enumerate(zip(groups, places, strict=True))
+                ]
+            states.append(torch.cat([self.decoder_norm(x) for x in groups], dim=1))
         return QueryStates(rearrange(memory, "b (h w) c -> b c h w", h=latent.shape[2]), torch.stack(states))
 
     def wanted(self, embedding: Embedding) -> Tensor:
-        """Row (B N,) of the query each source asks for; the last one where no class is known."""
-        last = self.query_embed.num_embeddings - 1
+        """Row (B N,) of the query each source asks for; the last original one where no class is known."""
+        last = self.queries - 1
         if embedding.index is None:
             shape = embedding.vector.shape[:2]  # type: ignore[union-attr]
             return torch.full((shape[0] * shape[1],), last, device=self.query_embed.weight.device)
         index = embedding.index.reshape(-1)
         return torch.where(index < 0, last, index)
+
+    def _contents(self, cue: Tensor, index: Tensor) -> list[Tensor]:
+        """Content (B N, q, C) of each group of queries: the cue (B N, C) at its row ``index``, zeros elsewhere."""
+        first, contents = 0, []
+        for count in (self.queries, *self.added):
+            row = index - first
+            inside = (row >= 0) & (row < count)
+            content = cue.new_zeros(len(cue), count, cue.shape[1])
+            place = (torch.arange(len(cue), device=cue.device), row.clamp(0, count - 1))
+            contents.append(content.index_put(place, torch.where(inside[:, None], cue, 0.0)))
+            first += count
+        return contents
 
     def _motion(self, embedding: Embedding) -> tuple[Tensor, Tensor, Tensor | None]:
         if embedding.tokens is None or self.motion_projection is None:
@@ -178,13 +206,18 @@ class _BoundQueries(Bound):
 
 
 class _Attention(nn.MultiheadAttention):
-    """Multi-head attention, batch first, with a float bias (B, K) added to the scores of each key."""
+    """Multi-head attention, batch first, with a float bias (B, K) added to the scores of each key.
+
+    The inputs are laid out sequence first in memory: for other layouts PyTorch chooses the kernel by whether the
+    weights are trainable, and freezing them would move the last bit of the output.
+    """
 
     def __init__(self, hidden: int, heads: int, dropout: float) -> None:
-        super().__init__(hidden, heads, dropout=dropout, batch_first=True)
+        super().__init__(hidden, heads, dropout=dropout)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
-        return self(query, key, value, key_padding_mask=bias, need_weights=False)[0]
+        query, key, value = (x.transpose(0, 1).contiguous() for x in (query, key, value))
+        return self(query, key, value, key_padding_mask=bias, need_weights=False)[0].transpose(0, 1)
 
 
 class _FeedForward(nn.Module):
@@ -214,7 +247,7 @@ class _EncoderLayer(nn.Module):
 
 
 class _DecoderLayer(nn.Module):
-    """Queries attend to each other, then to the audio."""
+    """Queries attend to each other and to the (placed, plain) states of earlier groups, then to the audio."""
 
     def __init__(self, hidden: int, heads: int, feedforward: int, dropout: float) -> None:
         super().__init__()
@@ -224,9 +257,15 @@ class _DecoderLayer(nn.Module):
         self.norm1, self.norm2, self.norm3 = nn.LayerNorm(hidden), nn.LayerNorm(hidden), nn.LayerNorm(hidden)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, queries: Tensor, keys: Tensor, values: Tensor, earlier: Sequence[tuple[Tensor, Tensor]] = ()
+    ) -> Tensor:
         placed = x + queries
-        x = self.norm1(x + self.dropout(self.self_attn.attend(placed, placed, x)))
+        among, read = placed, x
+        if earlier:
+            among = torch.cat([*(state for state, _ in earlier), placed], dim=1)
+            read = torch.cat([*(state for _, state in earlier), x], dim=1)
+        x = self.norm1(x + self.dropout(self.self_attn.attend(placed, among, read)))
         x = self.norm2(x + self.dropout(self.cross_attn.attend(x + queries, keys, values)))
         return self.norm3(x + self.feedforward(x))
 

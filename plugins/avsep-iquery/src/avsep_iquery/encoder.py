@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from avsep_iquery.class_table import ClassTable
+from avsep_zoo.blocks.class_table import ClassTable
 from avsep_zoo.blocks.resnet import ResNet18Features
 from avsep_zoo.contracts import CueBatch, CueEncoder, Embedding, EncoderPlan
 from avsep_zoo.cue import Cue
@@ -39,9 +39,16 @@ class IQueryEncoder(CueEncoder):
     learned vector instead: a source with a label takes that of its class, and a source without one is recognised
     from its frames and takes the mean of the vectors, weighted by the probability of each class.
 
+    The rows of the learned tables (of the conditioner's queries, too) are those of the original classes, then the
+    spare ones, the last of which stands for no class, then those of classes that were ``added`` later. Frames are
+    given to the group (the original classes, or those of one expansion) of the most probable class, and within it
+    only its own classes are weighed: what is not taken for an added class is described as if there were none,
+    bit for bit. An added class that has not learned to recognise anything is never recognised.
+
     Args:
-        classes: class names; the row of the query is the position in this list.
-        spare_queries: queries after those of the classes.
+        classes: class names, the added ones last.
+        spare_queries: rows after those of the original classes.
+        added: sizes of the groups of classes that were added later, in the order of the expansions.
         width: channels of the first ResNet stage.
         stride: 16 (dilated last stage, the official net) or 32.
         object_features: width of ``vector``.
@@ -61,6 +68,7 @@ class IQueryEncoder(CueEncoder):
         *,
         classes: Sequence[str],
         spare_queries: int = 1,
+        added: Sequence[int] = (),
         width: int = 64,
         stride: Literal[16, 32] = 16,
         object_features: int = 32,
@@ -77,18 +85,23 @@ class IQueryEncoder(CueEncoder):
         plan = self.plan(
             classes=classes,
             spare_queries=spare_queries,
+            added=added,
             object_features=object_features,
             motion=motion,
             optional=optional,
         )
         self.reads, self.optional, self.gives = plan.reads, plan.optional, plan.gives
-        self.classes = tuple(classes)
+        self.classes, self.spare_queries, self.added = tuple(classes), spare_queries, tuple(added)
         self.pooling, self.frames, self.frame_rate, self.image_size = pooling, frames, frame_rate, image_size
         self.motion, self.motion_padding = motion, motion_padding
         self.features = ResNet18Features(width=width, stride=stride).requires_grad_(not frozen)
         self.fc = nn.Conv2d(self.features.channels, object_features, 3, padding=1)
         self.class_vectors = ClassTable(self.gives["index"], object_features) if self.optional else None
-        self.recogniser = nn.Linear(object_features, len(self.classes)) if self.optional else None
+        self.recogniser = nn.Linear(object_features, self.originals) if self.optional else None
+        self.added_recogniser: ClassTable | None = None  # a row of weights and bias per added class
+        if self.optional and self.added:
+            self.added_recogniser = ClassTable(sum(self.added), object_features + 1)
+            nn.init.zeros_(self.added_recogniser.weight)
 
     @classmethod
     def plan(
@@ -96,6 +109,7 @@ class IQueryEncoder(CueEncoder):
         *,
         classes: Sequence[str] = (),
         spare_queries: int = 1,
+        added: Sequence[int] = (),
         object_features: int = 32,
         motion: int = 0,
         optional: Sequence[str] = (),
@@ -106,13 +120,23 @@ class IQueryEncoder(CueEncoder):
         gives = {"vector": object_features, "index": len(classes) + spare_queries}
         if motion:
             gives["tokens"] = motion
+        if added and (min(added) < 1 or sum(added) >= len(classes)):
+            raise ValueError(f"added is {list(added)} with {len(classes)} classes in all; give sizes of real groups.")
         unknown = set(optional) - {"frames", "label"}
         if unknown:
             raise ValueError(f"optional names {sorted(unknown)}; iQuery can do without frames or label, not more.")
         return EncoderPlan(frozenset(reads), gives, frozenset(optional))
 
+    @property
+    def originals(self) -> int:
+        """Number of classes that were not added later."""
+        return len(self.classes) - sum(self.added)
+
     def forward(self, cues: CueBatch) -> Embedding:
         """Encode cues with the modalities frames (B, N, 3, K, H, W), label (B, N), motion (B, N, D, S).
+
+        ``label`` is the position in ``classes``, the index of the embedding the row of the class; both are -1
+        where no class is known.
 
         ``motion_mask`` (B, N, S) is 0 at real steps, 1 at padded ones and infinite at steps that only exist
         because another source of the batch is longer.
@@ -121,6 +145,7 @@ class IQueryEncoder(CueEncoder):
         index = None
         if label is not None:
             index = torch.where(cues.has("label").to(label.device), label, -1)
+            index = torch.where(index < self.originals, index, index + self.spare_queries)
         if self.class_vectors is None:
             vector = torch.sigmoid(self._looks(cues))
         else:
@@ -143,19 +168,48 @@ class IQueryEncoder(CueEncoder):
         return rearrange(self.look(rearrange(frames, "b n ... -> (b n) ...")), "(b n) d -> b n d", b=len(frames))
 
     def _by_class(self, cues: CueBatch, index: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Vectors (B, N, D) and rows (B, N) of classes that are named or recognised; the last row for neither."""
-        assert self.class_vectors is not None and self.recogniser is not None
+        """Vectors (B, N, D) and rows (B, N) of classes that are named or recognised; row -1 for neither."""
+        assert self.class_vectors is not None
         table = self.class_vectors.rows()
         if index is None:
             index = torch.full(cues.shape, -1)
         index = index.to(table.device)
-        vector = self.class_vectors(index % len(table))
+        vector = self.class_vectors(torch.where(index < 0, self.originals + self.spare_queries - 1, index))
         seen = (index < 0) & cues.has("frames").to(table.device)
         if not seen.any():
             return vector, index
-        chances = torch.softmax(self.recogniser(self._looks(cues)).float(), dim=-1)  # (B, N, classes)
-        guess = chances @ table[: len(self.classes)]
-        return torch.where(seen[..., None], guess, vector), torch.where(seen, chances.argmax(dim=-1), index)
+        guess, row = self._recognised(self._class_logits(self._looks(cues)), table)
+        return torch.where(seen[..., None], guess, vector), torch.where(seen, row, index)
+
+    def _class_logits(self, looks: Tensor) -> list[Tensor]:
+        """Scores of the classes (B, N, classes of the group), group by group, of what frames show (B, N, D)."""
+        assert self.recogniser is not None
+        logits = [self.recogniser(looks).float()]
+        if self.added_recogniser is not None:
+            for rows in self.added_recogniser.rows().split(self.added):
+                logits.append(F.linear(looks, rows[:, :-1], rows[:, -1]).float())
+        return logits
+
+    def _recognised(self, groups: Sequence[Tensor], table: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors (B, N, D) and rows (B, N) of what frames show, from the scores of each group."""
+        chances = torch.softmax(groups[0], dim=-1)
+        vector, row, best = chances @ table[: self.originals], chances.argmax(dim=-1), groups[0].amax(dim=-1)
+        first = self.originals + self.spare_queries
+        for size, logits, learned in zip(self.added, groups[1:], self._learned(), strict=True):
+            if learned.any():
+                logits = torch.where(learned, logits, -torch.inf)
+                chances, better = torch.softmax(logits, dim=-1), logits.amax(dim=-1) > best
+                vector = torch.where(better[..., None], chances @ table[first : first + size], vector)
+                row = torch.where(better, first + chances.argmax(dim=-1), row)
+                best = torch.maximum(best, logits.amax(dim=-1))
+            first += size
+        return vector, row
+
+    def _learned(self) -> Sequence[Tensor]:
+        """Which classes of each added group have learned to be recognised (classes of the group,)."""
+        if self.added_recogniser is None:
+            return ()
+        return self.added_recogniser.weight.detach().any(dim=1).split(self.added)
 
     def recognition_loss(self, cues: CueBatch) -> Tensor:
         """Cross-entropy of the classes recognised from frames, over the sources that have frames and a label."""
@@ -164,7 +218,7 @@ class IQueryEncoder(CueEncoder):
         label = cues.get("label")
         both = (cues.has("label") & cues.has("frames")).to(label.device)
         target = torch.where(both, label, -1)
-        logits = self.recogniser(self._looks(cues)).float()
+        logits = torch.cat(self._class_logits(self._looks(cues)), dim=-1)
         loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=-1, reduction="sum")
         return loss / both.sum().clamp_min(1)
 
@@ -198,7 +252,7 @@ class IQueryEncoder(CueEncoder):
         return CueBatch(values, present)
 
     def label_index(self, label: str) -> int:
-        """Return the row of a class name; case, spaces and hyphens don't matter.
+        """Return the position of a class name in ``classes``; case, spaces and hyphens don't matter.
 
         Raises:
             CueError: the class is unknown.
@@ -223,7 +277,7 @@ class IQueryEncoder(CueEncoder):
         if self.recogniser is not None and cue.label is not None and not self.training:
             return None  # nothing to recognise; in training the label teaches what the frames show
         offsets = np.arange(self.frames) - self.frames // 2
-        times = [max(0.0, time + o / self.frame_rate) for o in offsets]
+        times = [time + float(o) / self.frame_rate for o in offsets]  # before the beginning there is the first
         boxes = [cue.box_at(t) for t in times]
         if cue.frames is not None:
             pictures = _given_frames(cue, times)

@@ -1,103 +1,73 @@
-"""New classes for a trained model: one more query per class, attention frozen.
+"""New classes for a trained model: one more query per class, behind those the model has.
 
-Source: Chen et al., iQuery, CVPR 2023, which states the principle (a query plays the part of a prompt); the
-published code has nothing for it, so what else stays trainable is a setting here.
+Source: Chen et al., iQuery, CVPR 2023, which states the principle (a new class is one more query, which plays the
+part of a prompt, and attention stays frozen); the published code has nothing for it. What is frozen beside the
+old queries is the choice of the training run (:func:`avsep_zoo.training.freeze.freeze`).
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import nn
 
 from avsep_iquery.conditioner import QueryConditioner
 from avsep_iquery.encoder import IQueryEncoder, plain_name
+from avsep_zoo.blocks.class_table import ClassTable
 from avsep_zoo.errors import CompositionError, DataError
 from avsep_zoo.model import SeparationModel
 
-__all__ = ["add_classes", "freeze_for_expansion"]
+__all__ = ["add_classes"]
 
 
 def add_classes(model: SeparationModel, names: Sequence[str]) -> SeparationModel:
     """Return a copy of ``model`` that knows more classes; ``model`` itself stays as it is.
 
-    A model has spare queries behind those of its classes (11 classes and 12 queries in ``iquery.music``).
-    They have always taken part in the attention between queries, so a spare query becomes the query of a new
-    class without any change of a number: every output for the old classes is bit for bit what it was. When
-    there are more new classes than spare queries, new queries drawn from a standard normal distribution are
-    put behind the old ones, and from then on every old query attends to them too: the old classes' outputs
-    change a little at once. In both cases training the new query changes them further, because the old
-    queries see it; nothing in this architecture keeps them bit-equal during training, however much is frozen.
+    The new queries, drawn from a standard normal distribution, form a group behind all others. They attend to
+    the queries before them and no query before them ever attends to them, so every output for the old classes
+    (and for no class) is bit for bit what it was, and stays so however the new queries are trained, as long as
+    nothing else is: ``freeze(model, ["all"])``. Where the encoder has learned class vectors and recognises
+    classes from frames, both grow likewise; frames that show no new class give what they gave before. Spare
+    queries stay spare: the last of them stands for no class.
 
-    A model that can do without a label (``optional`` has ``label``) uses its last query for it. That query is
-    never given away and stays the last one. Learned class vectors, where the encoder has them, grow likewise.
+    Of the tables of class rows only the new rows are trained from here on. The model can be expanded again:
+    the classes of the first expansion keep every bit through the second one, too.
 
     Args:
         model: a trained iQuery model.
         names: the new classes.
 
     Raises:
-        CompositionError: the model has no class queries.
+        CompositionError: the model has no class queries, or not one for every row its encoder counts.
         DataError: no name is given, or one is there twice or already known.
     """
-    _parts(model)
+    encoder, conditioner = _parts(model)
     _check_names(model, names)
+    rows = encoder.originals + encoder.spare_queries
+    if rows != conditioner.queries:
+        raise CompositionError(
+            f"The encoder of {model.name!r} counts {rows} original rows and there are {conditioner.queries} queries; "
+            f"set encoder.spare_queries to {conditioner.queries - encoder.originals} before classes are added."
+        )
     expanded = copy.deepcopy(model)
     encoder, conditioner = _parts(expanded)
-    classes = (*encoder.classes, *names)
-    reserved = int("label" in encoder.optional)
-    needed = len(classes) + reserved
-    conditioner.query_embed = conditioner.query_embed.grown(needed, kept_last=reserved)
+    encoder.classes, encoder.added = (*encoder.classes, *names), (*encoder.added, len(names))
+    encoder.gives = {**encoder.gives, "index": encoder.gives["index"] + len(names)}
+    conditioner.added = encoder.added
+    conditioner.query_embed = conditioner.query_embed.grown(len(names))
     if encoder.class_vectors is not None:
-        encoder.class_vectors = encoder.class_vectors.grown(needed, kept_last=reserved)
-    if encoder.recogniser is not None:
-        encoder.recogniser = _with_outputs(encoder.recogniser, len(names))
-    rows = max(needed, encoder.gives["index"])
-    encoder.classes, encoder.gives = classes, {**encoder.gives, "index": rows}
+        encoder.class_vectors = encoder.class_vectors.grown(len(names))
+        encoder.added_recogniser = _recogniser(encoder, len(names))
     changes: dict[str, dict[str, Any]] = {
-        "encoder": {"classes": list(classes), "spare_queries": rows - len(classes)},
-        "conditioner": {"queries": conditioner.query_embed.num_embeddings},
+        "encoder": {"classes": list(encoder.classes), "added": list(encoder.added)},
+        "conditioner": {"added": list(conditioner.added)},
     }
     for slot, change in changes.items():
         if slot in expanded.parts:
             expanded.parts[slot] = {**expanded.parts[slot], **change}
     return expanded
-
-
-def freeze_for_expansion(
-    model: SeparationModel, names: Sequence[str], *, frozen: Literal["attention", "all"] = "attention"
-) -> SeparationModel:
-    """Leave only what an expansion trains with a gradient, in place, and return ``model``.
-
-    ``attention``, the default reading of the paper, freezes the parameters of every attention and every query
-    (and class vector) but those of ``names``; feed-forward blocks, norms, projections, mask embedding, U-Net
-    and frame head are trained on. ``all`` freezes everything but the queries (and class vectors) of
-    ``names``. Batch norms in training mode move their running statistics in both cases. The objective's
-    optimisers use no weight decay on the queries, which keeps frozen ones bit-equal; an optimiser of your own
-    must do the same. (Freezing itself may move the last bit of an output: PyTorch chooses kernels by it.)
-
-    Args:
-        model: a model that knows ``names``, usually from :func:`add_classes`.
-        names: the new classes.
-        frozen: what is frozen beside the other queries.
-
-    Raises:
-        CompositionError: the model has no class queries.
-        CueError: a class is unknown.
-    """
-    encoder, conditioner = _parts(model)
-    rows = tuple(sorted(encoder.label_index(name) for name in names))
-    for key, parameter in model.named_parameters():
-        if frozen == "all" or "attn" in key:
-            parameter.requires_grad_(False)
-    for table in (conditioner.query_embed, encoder.class_vectors):
-        if table is not None:
-            table.trained_rows = rows
-            table.requires_grad_(True)
-    return model
 
 
 def _parts(model: SeparationModel) -> tuple[IQueryEncoder, QueryConditioner]:
@@ -110,15 +80,14 @@ def _parts(model: SeparationModel) -> tuple[IQueryEncoder, QueryConditioner]:
     return encoder, conditioner
 
 
-def _with_outputs(linear: nn.Linear, count: int) -> nn.Linear:
-    """Add ``count`` outputs that a softmax ignores to the last bit until they are trained."""
-    wide = nn.Linear(linear.in_features, linear.out_features + count, device=linear.weight.device)
+def _recogniser(encoder: IQueryEncoder, count: int) -> ClassTable:
+    """The recogniser of the added classes with ``count`` more, which recognise nothing until they are trained."""
+    like, width = encoder.fc.weight, encoder.gives["vector"] + 1
+    old = encoder.added_recogniser or ClassTable(0, width, device=like.device, dtype=like.dtype)
+    table = old.grown(count)
     with torch.no_grad():
-        wide.weight.zero_()
-        wide.bias.fill_(-1e4)
-        wide.weight[: linear.out_features] = linear.weight
-        wide.bias[: linear.out_features] = linear.bias
-    return wide.requires_grad_(linear.weight.requires_grad)
+        table.weight[-count:] = 0.0
+    return table.train(encoder.training)
 
 
 def _check_names(model: SeparationModel, names: Sequence[str]) -> None:
@@ -126,6 +95,8 @@ def _check_names(model: SeparationModel, names: Sequence[str]) -> None:
         raise DataError("No new class is named; give at least one.")
     known = {plain_name(name) for name in model.classes}
     for name in names:
+        if not plain_name(name):
+            raise DataError(f"The new class {name!r} has no name; give one that is not blank.")
         if plain_name(name) in known:
             raise DataError(f"The class {name!r} is there already; give classes the model does not know, each once.")
         known.add(plain_name(name))

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from avsep_iquery.class_table import ClassTable
+from avsep_zoo.blocks.class_table import ClassTable
+from avsep_zoo.blocks.co_separation import recording_masks
 from avsep_zoo.blocks.mask_loss import MaskLoss, binary_mask, loudness_weight, mask_loss, ratio_mask
 from avsep_zoo.contracts import Estimate, Objective, Spectrum
+from avsep_zoo.errors import DataError
 
 if TYPE_CHECKING:
     from avsep_zoo.model import SeparationModel
@@ -22,6 +24,11 @@ Weighting = Literal["log", "magnitude", "none"]
 
 class IQueryObjective(Objective):
     """Weighted distance between predicted and ideal masks on the warped frequency axis.
+
+    It can also learn from mixtures only, which is not part of the iQuery paper: where every source is a
+    recording of K cued sounds, the masks of these sounds are added up and compared with the ideal mask of their
+    recording (the co-separation loss of Gao and Grauman, ICCV 2019, without its loss of consistent objects: the
+    query of a class already ties the sounds of one class together).
 
     Args:
         mixture: ``mean`` divides every source by N before they are added (MUSIC), ``sum`` does not (AVE).
@@ -35,6 +42,8 @@ class IQueryObjective(Objective):
         weight_decay: of AdamW.
     """
 
+    mixtures_only = True
+
     def __init__(
         self,
         *,
@@ -47,6 +56,7 @@ class IQueryObjective(Objective):
         learning_rate: float = 1e-4,
         weight_decay: float = 1e-4,
     ) -> None:
+        super().__init__()
         if binary and loss != "bce":
             raise ValueError(f"Binary targets do not go with loss={loss!r}; use bce.")
         if loss == "bce" and not binary and target_limit > 1:
@@ -61,7 +71,7 @@ class IQueryObjective(Objective):
             sources = sources / sources.shape[1]
         return sources.sum(dim=1), sources
 
-    def loss(self, model: SeparationModel, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def loss(self, model: SeparationModel, batch: Mapping[str, Any], turn: str = "model") -> dict[str, Tensor]:
         mixture, sources = self.mix(batch["sources"])
         if "background" in batch:
             mixture = mixture + batch["background"]
@@ -92,15 +102,24 @@ class IQueryObjective(Objective):
         return loudness_weight(spectrum.warped) if self.weighting == "log" else None
 
     def mask_loss(self, front_end: Any, spectrum: Spectrum, magnitudes: Tensor, estimate: Estimate) -> Tensor:
-        """The scalar loss of an estimate."""
-        target = self.targets(front_end, spectrum, magnitudes)
-        return mask_loss(estimate.values.float(), target, self.weight(spectrum), self.kind)
+        """The scalar loss of an estimate (B, N K, F', T) of recordings with magnitudes (B, N, F, T); K is mostly 1.
 
-    def optimisers(self, model: SeparationModel, *, learning_rate: float | None = None) -> list[torch.optim.Optimizer]:
+        Raises:
+            DataError: K is above 1 and the loss is ``bce``, or the number of estimates is no multiple of N.
+        """
+        target = self.targets(front_end, spectrum, magnitudes)
+        if self.kind == "bce" and estimate.values.shape[1] != target.shape[1]:
+            raise DataError("Masks that are added up are no probabilities for loss='bce'; set loss to l1 or l2.")
+        masks = recording_masks(estimate.values.float(), target.shape[1])
+        return mask_loss(masks, target, self.weight(spectrum), self.kind)
+
+    def optimisers(
+        self, model: SeparationModel, *, learning_rate: float | None = None
+    ) -> dict[str, list[torch.optim.Optimizer]]:
         """Adam for the separator and the trained part of the encoder, AdamW for the conditioner.
 
         Parts without a trainable parameter are left out. Queries of which only some are trained
-        (:func:`avsep_iquery.expand.freeze_for_expansion`) have no weight decay, which would move the others.
+        (:func:`avsep_iquery.expand.add_classes`) have no weight decay, which would move the others.
         """
         rate = learning_rate or self.learning_rate
         plain = [p for part in (model.separator, model.encoder) for p in part.parameters() if p.requires_grad]
@@ -115,4 +134,4 @@ class IQueryObjective(Objective):
             optimisers.append(torch.optim.Adam(plain, lr=rate))
         if groups:
             optimisers.append(torch.optim.AdamW(groups, lr=rate, weight_decay=self.weight_decay))
-        return optimisers
+        return {"model": optimisers}

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from avsep_zoo.evaluation import bss_eval
+from avsep_zoo.evaluation.score import batch_means, score_batch
 
 __all__ = ["batch_metrics"]
 
@@ -20,7 +19,7 @@ def batch_metrics(
 
     Mixtures with a source or estimate whose samples add up to at most ``silence_threshold`` in absolute value
     are left out; a batch without any other scores 0. The published numbers are unweighted means of these rows
-    over batches, so they depend on the batch size.
+    over batches, so they depend on the batch size; the protocols ``iquery.*`` of ``avsep evaluate`` print them.
 
     Args:
         sources: (B, N, L) the sources as they are in the mixture; cut to the length of the estimates.
@@ -28,11 +27,6 @@ def batch_metrics(
         mixtures: (B, L') the reconstructed mixtures, scored as every estimate for the mixture SDR.
         silence_threshold: see above.
     """
-    sources = sources[..., : estimates.shape[-1]]
-    levels = [signals.abs().sum(dim=-1).amin(dim=1) for signals in (sources, estimates)]  # (B,) each
-    usable = (levels[0] > silence_threshold) & (levels[1] > silence_threshold)
-    if not usable.any():
-        return np.zeros(4)
-    blind = mixtures[:, None].expand_as(estimates)
-    scores = bss_eval(sources[usable], torch.stack((estimates[usable], blind[usable])))  # (2, usable, N) each
-    return np.array([scores.sdr[1].mean(), *(score[0].mean() for score in scores[:3])])
+    scored = score_batch(sources[..., : estimates.shape[-1]], estimates, mixtures, silence=silence_threshold)
+    means = batch_means([None if isinstance(row, str) else row for row in scored], len(scored))
+    return np.array([means[name] for name in ("mixture_sdr", "sdr", "sir", "sar")])

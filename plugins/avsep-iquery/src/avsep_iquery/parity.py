@@ -221,7 +221,7 @@ def train_step(case: Case) -> Outputs:
     def loss() -> Tensor:
         return objective.mask_loss(model.front_end, spectrum, magnitudes, model.estimate(spectrum, cues))
 
-    optimisers = objective.optimisers(model)
+    optimisers = objective.optimisers(model)["model"]
     for optimiser in optimisers:
         optimiser.zero_grad()
     first = loss()

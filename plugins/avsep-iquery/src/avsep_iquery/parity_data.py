@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from avsep_iquery.i3d import I3D, convert_i3d
-from avsep_iquery.official_data import audio_segment as read_segment
 from avsep_iquery.official_data import choose_box, collate_motion, frames_view, pool_motion
 from avsep_iquery.official_metrics import batch_metrics
 from avsep_iquery.parity import configured_front_end, configured_objective, tensor
 from avsep_zoo.contracts import Estimate
+from avsep_zoo.data.segment import published_segment
 
 if TYPE_CHECKING:
     from avsep_zoo.parity.case import Case
@@ -28,16 +28,12 @@ def audio_segment(case: Case) -> Outputs:
     outputs: Outputs = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, segment in case.config["segments"].items():
-            path = None
+            path = Path("silent")
             if segment["source"] is not None:
                 path = Path(folder, f"{name}.wav")
                 soundfile.write(path, case.inputs[segment["source"]], segment["file_rate"], subtype="FLOAT")
-            outputs[name] = read_segment(
-                path,
-                rate=case.config["audRate"],
-                length=case.config["audLen"],
-                centre=segment["center_time_s"],
-                protocol="paper",
+            outputs[name] = published_segment(
+                path, rate=case.config["audRate"], length=case.config["audLen"], centre=segment["center_time_s"]
             )
     return outputs
 

@@ -53,6 +53,7 @@ RECIPE = Recipe(
         },
     },
     weights="iquery.mini",
+    add_classes="avsep_iquery.expand:add_classes",
     training={
         "mini": {
             "steps": 3150, "batch": 12, "warmup": 100, "schedule": "cosine", "clip_norm": 1.0, "precision": "bf16",

@@ -30,12 +30,11 @@ class ClassTable(nn.Embedding):
         """Rows (..., D) at ``index`` (...)."""
         return F.embedding(index, self.rows())
 
-    def grown(self, rows: int, *, kept_last: int) -> ClassTable:
-        """Return a table of at least ``rows`` rows: new ones in front of the last ``kept_last``."""
+    def grown(self, count: int) -> ClassTable:
+        """Return a copy with ``count`` new rows behind the others; only the new ones are trained."""
         old = self.weight.detach()
-        count, front = max(0, rows - len(old)), len(old) - kept_last
         table = ClassTable(len(old) + count, old.shape[1], device=old.device, dtype=old.dtype)
         with torch.no_grad():
-            table.weight[:front] = old[:front]
-            table.weight[front + count :] = old[front:]
+            table.weight[: len(old)] = old
+        table.trained_rows = tuple(range(len(old), len(old) + count))
         return table.train(self.training)
