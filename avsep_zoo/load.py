@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from avsep_zoo.model import SeparationModel
 
-__all__ = ["load", "methods"]
+__all__ = ["find_card", "load", "methods"]
 
 
 def methods() -> dict[str, Recipe]:
@@ -46,7 +46,7 @@ def load(
         WeightsError: there are no weights for it, or they are damaged.
     """
     if not isinstance(name_or_path, str) or _is_folder(name_or_path):
-        card = read_card(Path(name_or_path))
+        card = find_card(name_or_path)
         if weights not in ("default", None):
             raise WeightsError(f"Two cards are given, {card.name} and {str(weights)!r}; give one of them.")
         model = _composed(card) if weights is None else _from_card(card)
@@ -55,6 +55,18 @@ def load(
     else:
         model = _from_card(_find_card(name_or_path, str(weights)))
     return model.to(device) if device is not None else model
+
+
+def find_card(name_or_path: str | Path) -> Card:
+    """Return the card whose weights :func:`load` takes for a method, a variant or a folder.
+
+    Raises:
+        CompositionError: there is no such method or variant.
+        WeightsError: there is no card of it here, or it cannot be read.
+    """
+    if not isinstance(name_or_path, str) or _is_folder(name_or_path):
+        return read_card(Path(name_or_path))
+    return _find_card(name_or_path, "default")
 
 
 def _is_folder(name: str) -> bool:

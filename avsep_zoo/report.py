@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import io
 import math
-from base64 import b64encode
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import numpy as np
 import soundfile
 from PIL import Image, ImageDraw
 
 from avsep_zoo.errors import MediaError
 from avsep_zoo.media.audio import resample
+from avsep_zoo.page import COLOURS, data_uri, render_page
 from avsep_zoo.spectrogram import (
     MASK_COLOURS,
     POWER_COLOURS,
@@ -33,8 +32,6 @@ __all__ = ["render"]
 SHOWN_SECONDS = 60  # of sound that is embedded
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 BLOCK = 2**20  # samples
-# Okabe and Ito, Color Universal Design (2008), without black and yellow.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 
 
 def render(separation: Separation, title: str) -> str:
@@ -59,7 +56,7 @@ def render(separation: Separation, title: str) -> str:
     def sound(name: str, waveform: np.ndarray) -> dict[str, Any]:
         excerpt = _excerpt(waveform, shown)
         picture = power_picture(band_powers(excerpt, rate, axes), reference)
-        return {"name": name, "audio": _mp3(excerpt * gain, rate), "power": _uri("image/png", picture)}
+        return {"name": name, "audio": _mp3(excerpt * gain, rate), "power": data_uri("image/png", picture)}
 
     mixture_rms = _rms(separation.mixture)
     stems = [sound(s.name, s.waveform) | _details(separation, i, axes) for i, s in enumerate(separation.stems)]
@@ -83,10 +80,7 @@ def render(separation: Separation, title: str) -> str:
         "scored": bool(separation.scores),
         "notes": separation.notes,
     }
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("avsep_zoo"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("report.html.j2").render(page)
+    return render_page("report.html.j2", page)
 
 
 def _waveforms(separation: Separation) -> list[np.ndarray]:
@@ -124,7 +118,7 @@ def _details(separation: Separation, index: int, axes: Axes) -> dict[str, Any]:
     }
     frequencies, seconds = separation.mask_frequencies, separation.mask_seconds
     if stem.mask is not None and frequencies is not None and seconds is not None:
-        details["mask"] = _uri("image/png", mask_picture(stem.mask, frequencies, seconds, axes))
+        details["mask"] = data_uri("image/png", mask_picture(stem.mask, frequencies, seconds, axes))
     frame = separation.frames[index] if separation.frames is not None else None
     if frame is not None:
         box = separation.boxes[index] if separation.boxes is not None else None
@@ -173,7 +167,7 @@ def _mp3(waveform: np.ndarray, rate: int) -> str:
         soundfile.write(buffer, resample(waveform, rate, mp3_rate).T, mp3_rate, format="MP3")
     except (soundfile.SoundFileError, ValueError) as error:
         raise MediaError(f"The report needs MP3, which this libsndfile lacks ({error}); update soundfile.") from error
-    return _uri("audio/mpeg", buffer.getvalue())
+    return data_uri("audio/mpeg", buffer.getvalue())
 
 
 def _picture(frame: np.ndarray, box: Sequence[float] | None, colour: str) -> str:
@@ -191,8 +185,4 @@ def _picture(frame: np.ndarray, box: Sequence[float] | None, colour: str) -> str
             draw.rectangle((x1 + 1, y1 + 1, x2 - 1, y2 - 1), outline=colour, width=4)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)
-    return _uri("image/jpeg", buffer.getvalue())
-
-
-def _uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{b64encode(content).decode()}"
+    return data_uri("image/jpeg", buffer.getvalue())

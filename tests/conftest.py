@@ -93,3 +93,26 @@ def card(tmp_path: Path, tiny_model: SeparationModel) -> Path:
     from avsep_zoo.cards import write_card
 
     return write_card(tmp_path / "card", tiny_model).folder
+
+
+@pytest.fixture(scope="session")
+def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of two training clips and a validation clip of 2 s for each of three classes of tones and colours."""
+    import numpy as np
+
+    from avsep_zoo.synth.files import write_clip
+
+    root = tmp_path_factory.mktemp("tones")
+    rng = np.random.default_rng(0)
+    time = np.arange(2 * 44100) / 44100
+    for c, (label, base) in enumerate({"violin": 1500, "flute": 600, "drum": 150}.items()):
+        for name, split in (("a", "train"), ("b", "train"), ("c", "val")):
+            notes = sum(np.sin(2 * np.pi * base * rng.uniform(0.9, 1.1) * k * time) / k for k in (1, 2))
+            video = np.zeros((16, 32, 32, 3), np.uint8)
+            video[..., c] = 200
+            boxes = np.tile(np.array([4, 4, 28, 28], np.float32), (16, 1))
+            sound = 0.2 * notes + 0.01 * rng.standard_normal(len(time))  # pure tones are hard to score
+            write_clip(root, label, c, name, video, boxes, sound.astype(np.float32))
+            with (root / f"{split}.csv").open("a") as rows:
+                rows.write(f"/{label}/{name}.wav,/{label}/{name}.mp4,2\n")
+    return root

@@ -5,12 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
+import soxr
 import torch
 from scipy.signal import resample_poly
 
+import avsep_zoo
 from avsep_zoo.evaluation import BssScores, bss_eval, si_sdr
 
 NOISE_DB = 120.0  # beyond this a score is the rounding of double precision, in mir_eval too
@@ -73,6 +77,68 @@ CASES = {
     "unequal levels": (MUSIC * [[1], [1e-4]], leaky(MUSIC)),
     "sixteen bits": (np.round(2000 * MUSIC), np.round(2000 * leaky(MUSIC, 0))),
 }
+
+
+def recordings(rate: int) -> np.ndarray:
+    """Two seconds of a recorded mandolin and a recorded cello at ``rate``: (2, samples)."""
+    files = [Path(avsep_zoo.__file__).parent / "demo" / f"{name}.flac" for name in ("mandolin", "cello")]
+    sounds = [soundfile.read(file, start=22050, frames=44100)[0] for file in files]
+    return np.stack([soxr.resample(sound, 22050, rate, quality="HQ") for sound in sounds])
+
+
+def filtered(references: np.ndarray, share: float = 0.8) -> np.ndarray:
+    """What a soft mask of the spectrogram takes out of the mixture, in single precision (N, L)."""
+    window = torch.hann_window(1022, dtype=torch.float64)
+
+    def stft(x: np.ndarray) -> torch.Tensor:
+        return torch.stft(torch.from_numpy(x), 1022, 256, window=window, return_complex=True, pad_mode="constant")
+
+    parts = stft(references).abs()
+    masked = (share * parts / parts.sum(0).clamp_min(1e-12) + (1 - share) / 2) * stft(references.sum(0))
+    return torch.istft(masked, 1022, 256, window=window, length=references.shape[1]).float().double().numpy()
+
+
+RECORDED = recordings(11025)
+LATE = np.where(np.arange(RECORDED.shape[1]) > 21000, RECORDED[1], 0)
+CLICK = np.where(np.arange(RECORDED.shape[1]) == 3000, 2**-15, 0)
+NEARLY_SILENT = {
+    "faint by 120 dB": np.stack([RECORDED[0], 1e-6 * RECORDED[1]]),
+    "one click of the last bit": np.stack([RECORDED[0], CLICK]),
+    "silent until the last tenth of a second": np.stack([RECORDED[0], LATE]),
+}
+
+
+@pytest.mark.parametrize("permutation", [False, True])
+@pytest.mark.parametrize("name", NEARLY_SILENT)
+def test_nearly_silent_references_are_scored_like_mir_eval(name: str, permutation: bool) -> None:
+    references = NEARLY_SILENT[name]
+    estimates = filtered(references)[:: -1 if permutation else 1]
+    ours = bss_eval(references, estimates, permutation=permutation)
+    assert_same(ours, mir_eval_scores(references, estimates, permutation))
+
+
+@pytest.mark.parametrize("permutation", [False, True])
+@pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050])
+def test_recordings_are_scored_like_mir_eval(rate: int, permutation: bool) -> None:
+    references = recordings(rate)
+    estimates = filtered(references)[:: -1 if permutation else 1]
+    ours = bss_eval(references, estimates, permutation=permutation)
+    assert_same(ours, mir_eval_scores(references, estimates, permutation))
+    assert ours.sdr.min() > 10
+
+
+def test_a_recording_that_went_through_a_lower_rate_is_scored_like_mir_eval() -> None:
+    """Nothing is left above 5.5 of 8 kHz: the equations are nearly singular."""
+    references = np.stack([soxr.resample(sound, 11025, 16000, quality="HQ") for sound in RECORDED])
+    assert_same(bss_eval(references, filtered(references)), mir_eval_scores(references, filtered(references)))
+
+
+def test_silent_references_have_no_score_and_mir_eval_refuses_them() -> None:
+    references = np.stack([RECORDED[0], np.zeros_like(RECORDED[0])])
+    with pytest.raises(ValueError, match="silent"):
+        mir_eval_scores(references, RECORDED)
+    assert np.isnan(bss_eval(references, RECORDED)[:3]).all()
+    assert np.isnan(bss_eval(references, RECORDED, permutation=True)[:3]).all()
 
 
 @pytest.mark.parametrize("name", CASES)

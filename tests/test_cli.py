@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
@@ -24,10 +23,7 @@ from avsep_zoo.cards import card_folder
 from avsep_zoo.cli import app
 from avsep_zoo.cli.separate import parse_cue
 from avsep_zoo.cli.stems import levels
-from avsep_zoo.cli.train import assign, check_kinds, choose_preset
-from avsep_zoo.errors import DataError, MediaError
-from avsep_zoo.registry import registry
-from avsep_zoo.training.config import TrainingConfig
+from avsep_zoo.errors import MediaError
 
 ROOT = Path(__file__).resolve().parents[1]
 DUET = ROOT / "avsep_zoo" / "demo" / "duet.mp4"
@@ -108,7 +104,7 @@ print(*names)
     ran = spawn("-c", code)
     assert ran.returncode == 0, ran.stderr
     assert set(ran.stdout.split()) == {
-        "separate", "demo", "train", "evaluate", "synth", "parity", "list", "info", "plugins", "doctor",
+        "separate", "demo", "train", "evaluate", "synth", "parity", "prepare", "list", "info", "plugins", "doctor",
     }  # fmt: skip
 
 
@@ -193,11 +189,6 @@ def test_help_fits_80_columns_and_groups_the_commands() -> None:
         (["separate", "a.wav", "--cue", "@nan,0,1,1"], "finite"),
         (["separate", "a.wav", "--cue", " "], "names nothing"),
         (["separate", "a.wav", "--cue", "violin", "--overlap", "0.9"], "0.75"),
-        (["train", "iquery", "--data", "d", "-o", "r", "--set", "clip_norm"], "KEY=VALUE"),
-        (
-            ["train", "iquery", "--preset", "mini", "--data", "d", "-o", "r", "--set", "steps.a=1"],
-            "no mapping",
-        ),
     ],
 )
 def test_a_wrong_call_ends_with_exit_code_2(arguments: list[str], reason: str) -> None:
@@ -212,19 +203,6 @@ def test_a_wrong_call_ends_with_exit_code_2(arguments: list[str], reason: str) -
         (["info", "iqery"], "There is no method 'iqery'; did you mean 'iquery'."),
         (["info", "iquery.minni"], "iquery has no variant 'minni'"),
         (["info", "no/card"], "The card 'no/card/README.md' cannot be read"),
-        (["train", "iquery", "--data", "d", "-o", "r", "--preset", "maxi"], "iquery has no preset 'maxi'"),
-        (
-            ["train", "iquery.mini", "--data", "d", "-o", "r", "--set", "stebs=1"],
-            "no stebs; it has augmentation",
-        ),
-        (
-            ["train", "iquery.mini", "--data", "d", "-o", "r", "--set", "augmentation=1"],
-            "is 1; give a mapping in JSON.",
-        ),
-        (
-            ["train", "iquery.mini", "--data", "d", "-o", "r", "--set", "steps=few"],
-            "'few'; give a whole number.",
-        ),
         (["separate", str(ROOT), "--cue", "violin"], "is a directory; give a media file."),
     ],
 )
@@ -461,92 +439,3 @@ def test_doctor_finds_damaged_weights(tmp_path: Path, card: Path, monkeypatch: p
     assert result.exit_code == 1
     found = dict(re.findall(r"^(\w+) +weights (\S+)", result.stdout, re.MULTILINE)[i][::-1] for i in range(3))
     assert found == {"a.whole": "ok", "b.changed": "fail", "c.none": "fail"}
-
-
-# train and evaluate
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """Two classes of two short clips without pictures, in the MUSIC layout."""
-    root = tmp_path / "data"
-    rng = np.random.default_rng(0)
-    rows = []
-    for label in ("flute", "cello"):
-        (root / "audio" / label).mkdir(parents=True)
-        for number in range(2):
-            noise = rng.uniform(-0.5, 0.5, RATE).astype(np.float32)
-            soundfile.write(root / "audio" / label / f"{number}.wav", noise, RATE)
-            rows.append((f"/{label}/{number}.wav", f"/{label}/{number}.mp4", 0))
-    for name, listed in {
-        "train": rows,
-        "val": rows,
-        "test": rows,
-        "testsep": [(rows[0][0], rows[2][0])],
-    }.items():
-        with (root / f"{name}.csv").open("w", newline="") as stream:
-            csv.writer(stream).writerows(listed)
-    return root
-
-
-def test_train_goes_on_where_it_stopped(tmp_path: Path, data: Path) -> None:
-    """One step, one more, and none; then the run is told of, and scored."""
-    run = tmp_path / "run"
-    small = ("--batch", 1, "--workers", 0, "--set", "validation_mixtures=1", "--set", "precision=no")
-    call = ("train", "iquery", "--preset", "mini", "--data", data, "-o", run, *small)
-    first = avsep(*call, "--steps", 1)
-    assert first.exit_code == 0, first.output
-    assert "Training iquery.mini for 1 steps" in first.stderr
-    assert re.search(r"step 1 of 1  loss 0\.\d+  validation SDR -?\d+\.\d\d dB", first.stderr)
-    assert f"{run} holds iquery.mini of step 1" in first.stdout
-
-    second = avsep(*call, "--steps", 2)
-    assert "Going on from the checkpoint of step 1." in second.stderr and second.exit_code == 0
-    steps = [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()]
-    assert steps == [1, 1, 2, 2]
-    third = avsep(*call, "--steps", 2)
-    assert "The run has its 2 steps already" in third.stderr and third.exit_code == 0
-
-    told = json.loads(avsep("info", f"{run}/", "--json").stdout)["weights"]["training"]
-    assert (told["batch"], told["clip_norm"], told["augmentation"]["semitones"]) == (1, 1.0, 2.0)
-    scored = avsep("evaluate", run, "--data", data, "--list", "testsep", "--use", "label", "--json")
-    assert json.loads(scored.stdout)["lists"]["testsep"]["mixtures"] == 1
-
-
-def test_train_without_data_is_a_sentence(tmp_path: Path) -> None:
-    result = avsep("train", "iquery.mini", "--data", tmp_path, "-o", tmp_path / "run")
-    assert result.exit_code == 1
-    assert result.stderr.splitlines()[-1].startswith(f"The list '{tmp_path}/train.csv' cannot be read")
-
-
-def test_presets_choose_the_variant() -> None:
-    recipe = registry().method("iquery")
-    variant, settings = choose_preset(recipe, None, "mini")
-    assert (variant, settings["schedule"]) == ("mini", "cosine")
-    assert choose_preset(recipe, "mini", None)[1] == settings
-    assert choose_preset(recipe, None, "official")[0] == "music"
-    assert choose_preset(recipe, "nomotion", None) == ("nomotion", {})
-    settings["augmentation"]["room"] = 1.0
-    assert recipe.training["mini"]["augmentation"]["room"] != 1.0
-
-
-def test_settings_are_read_as_json_and_checked() -> None:
-    settings: dict[str, Any] = {"augmentation": {"room": 0.25, "noise": 0.3}}
-    assign(settings, ["learning_rate=1e-3", "schedule=cosine", "augmentation.room=0.5", "steps=7"])
-    assert settings == {
-        "augmentation": {"room": 0.5, "noise": 0.3},
-        "learning_rate": 0.001,
-        "schedule": "cosine",
-        "steps": 7,
-    }
-    check_kinds(settings, TrainingConfig)
-    for wrong in (
-        {"steps": 1.5},
-        {"steps": True},
-        {"half": 1},
-        {"learning_rate": "x"},
-        {"augmentation": 1},
-        {"schedule": 1},
-    ):
-        with pytest.raises(DataError, match="; give "):
-            check_kinds(wrong, TrainingConfig)

@@ -22,6 +22,7 @@ from avsep_zoo.cli.info import info
 from avsep_zoo.cli.methods import list_methods
 from avsep_zoo.cli.parity import parity
 from avsep_zoo.cli.plugins import plugins
+from avsep_zoo.cli.prepare import prepare
 from avsep_zoo.cli.separate import separate
 from avsep_zoo.cli.synth import synth
 from avsep_zoo.cli.terminal import console, warn
@@ -84,7 +85,7 @@ def _avsep(
 
 _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Separate": {"separate": separate, "demo": demo},
-    "Train and evaluate": {"train": train, "evaluate": evaluate, "parity": parity, "synth": synth},
+    "Train and evaluate": {"prepare": prepare, "train": train, "evaluate": evaluate, "parity": parity, "synth": synth},
     "Look around": {"list": list_methods, "info": info, "plugins": plugins, "doctor": doctor},
 }
 for _panel, _commands in _COMMANDS.items():

@@ -1,73 +1,178 @@
-"""``avsep evaluate``: SDR, SIR and SAR of a model on a list of test mixtures."""
+"""``avsep evaluate``: scores of models and baselines on lists of test mixtures."""
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from avsep_zoo.cli.terminal import busy, console, print_json, print_table
+from avsep_zoo.cli.scores import show_results
+from avsep_zoo.cli.separate import Device, choose_device
+from avsep_zoo.cli.terminal import busy, console, print_json, warn
+from avsep_zoo.errors import DataError
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
 __all__ = ["evaluate"]
 
+Use = Literal["both", "label", "frames", "text"]
+
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Method, variant, or folder of a weights card.")],
-    data: Annotated[Path, typer.Option(help="Data folder in the MUSIC layout, e.g. written by 'avsep synth'.")],
-    lists: Annotated[
-        list[str] | None, typer.Option("--list", help="Mixture list in the data folder; repeatable.")
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL",
+            help="Methods, variants or folders of weights cards; or mixture, ideal_ratio_mask, ideal_binary_mask, "
+            "which need no training.",
+            show_default=False,
+        ),
+    ],
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Data folder.", show_default=False)],
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What the folder holds (default: what it looks like).")
     ] = None,
-    use: Annotated[
-        Literal["both", "label", "frames"], typer.Option(help="Which part of the cues the model is given.")
-    ] = "both",
+    protocol: Annotated[
+        str, typer.Option(metavar="NAME", help="How: own, common, or that of a paper, as in iquery.music.")
+    ] = "own",
+    lists: Annotated[
+        list[str] | None,
+        typer.Option("--list", metavar="NAME", help="A list of mixtures of the data; repeatable.", show_default=False),
+    ] = None,
+    use: Annotated[Use, typer.Option(help="Which cues the models are given; both is all there are.")] = "both",
     consistency: Annotated[
-        bool, typer.Option(help="Share the mixture out between stems and residual, as 'separate' does.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--consistency/--no-consistency",
+            metavar="",
+            help="Share the mixture out between stems and residual, or leave the masks as they are (default: as the "
+            "protocol does).",
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Score only the first mixtures of each list.")] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes; each computes on one thread and holds the model.")
+    ] = 1,
+    device: Annotated[Device, typer.Option(help="Where to compute; auto takes a GPU where there is one.")] = "auto",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="DIR",
+            help="Folder for results.json, report.html and sounds; one that a stopped run left goes on.",
+            show_default=False,
+        ),
+    ] = None,
+    write_card: Annotated[
+        bool, typer.Option("--write-card", help="Write the scores into the model-index of the models' cards.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Show classes, worst and skipped mixtures too.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Score a model: mean SDR, SIR, SAR in dB and the improvement over the mixture, per list.
+    """Score models on test mixtures: SDR, SIR, SAR (BSS Eval v3), SI-SDR and the improvement over the mixture.
 
-    One segment from the middle of each mixture, at the model's rate, BSS Eval v3 without permutation search.
+    Several models give one comparison.
+
+    [bold]avsep evaluate iquery ideal_ratio_mask --data music --protocol common -o scores[/bold]
     """
+    if write_card and limit is not None:
+        raise DataError(f"--write-card with --limit {limit} would publish a part of the lists; leave one of them out.")
+    with busy("Loading"):
+        from avsep_zoo.evaluation.contender import find_contenders
+        from avsep_zoo.evaluation.protocols import find_protocol
+        from avsep_zoo.evaluation.run import ALL_CUES
+        from avsep_zoo.evaluation.run import evaluate as run
+
+        rules = find_protocol(protocol)
+        contenders = find_contenders(models)
+        cards = [contender.card for contender in contenders if contender.card is not None]
+        if write_card and not cards:
+            raise DataError(f"--write-card needs a model with a card and {', '.join(models)} has none; leave it out.")
+    with _progress() as advance:
+        results = run(
+            contenders,
+            data,
+            protocol=rules,
+            dataset=dataset,
+            lists=lists or (),
+            use=ALL_CUES if use == "both" else frozenset({use}),
+            consistency=consistency,
+            limit=limit,
+            workers=workers,
+            device=choose_device(device),
+            out=out,
+            progress=advance,
+        )
+    for note in results["notes"]:
+        warn(note)
+    if as_json:
+        print_json(_without_items(results))
+    else:
+        show_results(results, verbose=verbose)
+    said = console(stderr=True)
+    if out is not None:
+        said.print(f"Written to {out}: results.json, report.html and sounds.", soft_wrap=True)
+    if write_card:
+        from avsep_zoo.evaluation.model_index import write_results
+
+        command = _command(models, data, dataset, protocol, lists or (), use, consistency)
+        for contender in contenders:
+            if contender.card is not None:
+                own = next(model for model in results["models"] if model["name"] == contender.name)
+                only = {**results, "models": [{**own, "name": contender.card.name}]}
+                write_results(contender.card.folder, only, command)
+                said.print(f"Written to the card {contender.card.folder / 'README.md'}.", soft_wrap=True)
+
+
+def _command(
+    models: Sequence[str],
+    data: Path,
+    dataset: str | None,
+    protocol: str,
+    lists: Sequence[str],
+    use: Use,
+    consistency: bool | None,
+) -> str:
+    """The command that gives the same scores; it names folders without their place."""
+    named = [Path(model).resolve().name if Path(model).is_dir() else model for model in models]
+    words = ["avsep", "evaluate", *named, "--data", data.resolve().name]
+    words += ["--dataset", dataset] if dataset else []
+    words += ["--protocol", protocol] if protocol != "own" else []
+    words += [word for name in lists for word in ("--list", name)]
+    words += ["--use", use] if use != "both" else []
+    words += [] if consistency is None else ["--consistency" if consistency else "--no-consistency"]
+    return shlex.join(words)
+
+
+def _without_items(results: Mapping[str, Any]) -> dict[str, Any]:
+    models = [
+        {**model, "lists": [{k: v for k, v in entry.items() if k != "items"} for entry in model["lists"]]}
+        for model in results["models"]
+    ]
+    return {**results, "models": models}
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, str, int, int], None]]:
+    """Show a bar per model and list; only on a terminal. Call it with (model, list, mixtures done, in all)."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    with busy(f"Loading {model}"):
-        from avsep_zoo.evaluation.mixtures import Scores, score_list
-        from avsep_zoo.load import load
-
-        loaded = load(model)
-    modalities = frozenset({"label", "frames"}) if use == "both" else frozenset({use})
-    results: dict[str, Scores] = {}
     screen = console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
-        for name in lists or ["testsep"]:
-            task = bar.add_task(name, total=None)
+        tasks: dict[tuple[str, str], TaskID] = {}
 
-            def show(done: int, total: int, task: TaskID = task) -> None:
-                bar.update(task, completed=done, total=total)
+        def advance(model: str, name: str, done: int, total: int) -> None:
+            if (model, name) not in tasks:
+                tasks[model, name] = bar.add_task(f"{model}, {name}", total=total, completed=done)
+            bar.update(tasks[model, name], completed=done, total=total)
 
-            results[name] = score_list(
-                loaded, data, name, use=modalities, consistency=consistency, limit=limit, progress=show
-            )
-    if as_json:
-        lists_scored = {name: scores.to_dict() for name, scores in results.items()}
-        print_json({"model": loaded.name, "use": use, "consistency": consistency, "lists": lists_scored})
-        return
-    console().print(f"{loaded.name}, cues: {use}; means in dB, with the 95 % interval of the improvement\n")
-    headers = ("List", "Mixtures", "Mixture", "SDR", "SIR", "SAR", "Improvement")
-    rows = [
-        (
-            name,
-            str(s.mixtures),
-            *(f"{v:.2f}" for v in (s.mixture_sdr, s.sdr, s.sir, s.sar)),
-            f"{s.improvement:.2f} ± {s.interval:.2f}",
-        )
-        for name, s in results.items()
-    ]
-    print_table(headers, rows, numbers=range(1, 7))
+        yield advance

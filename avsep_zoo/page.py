@@ -1,0 +1,27 @@
+"""HTML pages that need no other file: the templates, and media as data URIs."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Mapping
+from typing import Any
+
+import jinja2
+
+__all__ = ["COLOURS", "data_uri", "render_page"]
+
+# Okabe and Ito, Color Universal Design (2008), without black and yellow.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+
+
+def render_page(template: str, values: Mapping[str, Any]) -> str:
+    """Render a template of the package; every value is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("avsep_zoo"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template(template).render(values)
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    """Return ``content`` of the media type ``kind`` as the address of itself."""
+    return f"data:{kind};base64,{b64encode(content).decode()}"
