@@ -70,10 +70,10 @@ def find_card(name_or_path: str | Path) -> Card:
 
 
 def _is_folder(name: str) -> bool:
-    """Whether a name means a folder: it has a separator, or there is a card there and no such method."""
+    """Whether a name means a folder: it has a separator, or there is such a folder and no such method."""
     if "/" in name or os.sep in name:
         return True
-    return name.partition(".")[0] not in methods() and Path(name, "README.md").is_file()
+    return name.partition(".")[0] not in methods() and Path(name).is_dir()
 
 
 def _find_card(name: str, weights: str) -> Card:

@@ -8,6 +8,8 @@ from typing import Any
 
 import jinja2
 
+from avsep_zoo.decibels import decibels
+
 __all__ = ["COLOURS", "data_uri", "render_page"]
 
 # Okabe and Ito, Color Universal Design (2008), without black and yellow.
@@ -19,6 +21,7 @@ def render_page(template: str, values: Mapping[str, Any]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("avsep_zoo"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["decibels"] = decibels
     return environment.get_template(template).render(values)
 
 

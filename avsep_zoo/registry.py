@@ -16,9 +16,17 @@ from typing import Any
 from avsep_zoo.errors import CompositionError, PluginError
 from avsep_zoo.recipe import Recipe
 
-__all__ = ["Entry", "Register", "Registry", "registry"]
+__all__ = ["PART_KINDS", "Entry", "Register", "Registry", "registry"]
 
 PART_KINDS = ("encoder", "conditioner", "separator", "front_end", "objective", "reader", "detector", "motion")
+_CONTRACTS = {
+    "objective": "avsep_zoo.contracts:Objective",
+    "reader": "avsep_zoo.data.reader:Reader",
+    "detector": "avsep_zoo.detection:Detector",
+    "motion": "avsep_zoo.detection:MotionNet",
+}
+"""What a class of these kinds derives from; the parts of a model are only called, :func:`avsep_zoo.compose` checks."""
+_WORDS = {"motion": "motion network"}
 _PART_NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)?")
 
 
@@ -45,7 +53,7 @@ class Entry:
             return getattr(importlib.import_module(module), attribute)
         except Exception as error:
             raise PluginError(
-                f"The {self.kind.replace('_', ' ')} {self.name!r} of plugin {self.plugin!r} cannot be "
+                f"The {_words(self.kind)} {self.name!r} of plugin {self.plugin!r} cannot be "
                 f"imported from {self.target!r} ({type(error).__name__}: {error}); install what it needs or "
                 "report it to its author."
             ) from error
@@ -91,8 +99,17 @@ class Registry:
         return entry
 
     def part(self, kind: str, name: str) -> Any:
-        """Return the class behind a part's name."""
-        return self.get(kind, name).resolve()
+        """Return the class behind a part's name.
+
+        Raises:
+            CompositionError: the name is unknown.
+            PluginError: the class cannot be imported, or does not keep the contract of its kind.
+        """
+        entry = self.get(kind, name)
+        found = entry.resolve()
+        if kind in _CONTRACTS:
+            _check_contract(entry, found)
+        return found
 
     def method(self, name: str) -> Recipe:
         """Return the recipe of a method."""
@@ -112,7 +129,7 @@ class Registry:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}" if near else f"known are {', '.join(known) or 'none'}"
         failed = "".join(f"; plugin {p!r} failed to load ({why})" for p, why in self.failures.items())
-        return f"There is no {kind.replace('_', ' ')} {name!r}; {hint}{failed}."
+        return f"There is no {_words(kind)} {name!r}; {hint}{failed}."
 
 
 class Register:
@@ -170,6 +187,26 @@ class Register:
                 f"Plugin {self.plugin!r} names a {kind} {name!r}; use lower-case letters, digits, _ and one dot."
             )
         self.entries.append(Entry(kind, name, _target(target, self.plugin), summary, self.plugin))
+
+
+def _words(kind: str) -> str:
+    return _WORDS.get(kind, kind.replace("_", " "))
+
+
+def _check_contract(entry: Entry, found: Any) -> None:
+    """Raise a PluginError unless ``found`` is a class that implements the contract of its kind."""
+    module, _, attribute = _CONTRACTS[entry.kind].partition(":")
+    contract = getattr(importlib.import_module(module), attribute)
+    missing: list[str] = []
+    if isinstance(found, type) and issubclass(found, contract):
+        missing = sorted(getattr(found, "__abstractmethods__", ()))
+        if not missing:
+            return
+    why = f"lacks {', '.join(missing)}" if missing else f"is no class derived from {module}.{attribute}"
+    raise PluginError(
+        f"The {_words(entry.kind)} {entry.name!r} of plugin {entry.plugin!r}, {entry.target!r}, {why}; "
+        "report it to its author."
+    )
 
 
 def _target(target: str, plugin: str) -> str:

@@ -210,6 +210,15 @@ def test_errors_are_sentences(arguments: list[str], message: str) -> None:
     assert message in sentence(avsep(*arguments))
 
 
+def test_a_folder_that_is_no_card_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where its name has no slash, so that it could be a method's."""
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    for call in (["info", "data"], ["train", "--from", "data", "--data", "data", "-o", "run"]):
+        assert "The card 'data/README.md' cannot be read" in sentence(avsep(*call))
+    assert not Path("run").exists()
+
+
 def test_debug_shows_where_an_error_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AVSEP_ZOO_DEBUG", "1")
     result = avsep("separate", "missing.mp4", "--cue", "violin")
@@ -411,12 +420,15 @@ def test_plugins_lists_what_they_registered() -> None:
     reports = {report["name"]: report for report in json.loads(avsep("plugins", "--json").stdout)}
     assert reports["core"]["status"] == reports["iquery"]["status"] == "ok"
     assert "method iquery" in reports["iquery"]["registered"]
-    assert "separator mask_unet" in avsep("plugins", columns=200).stdout
+    assert "separator mask_unet; reader music, " in avsep("plugins", columns=200).stdout
+    table = avsep("plugins", "--verbose", columns=200).stdout
+    assert re.search(r"^motion +video_net +core +torchvision video network", table, re.MULTILINE)
 
 
 def test_doctor_looks_at_everything() -> None:
     result = avsep("doctor", "--json")
     checks: dict[str, Any] = {check["name"]: check for check in json.loads(result.stdout)}
+    assert {"extra data", "extra detect", "extra train"} <= checks.keys()
     assert {"python", "torch", "cpu", "ffmpeg", "decoders", "plugin iquery", "fluidsynth"} <= checks.keys()
     assert any(name.startswith("weights ") for name in checks)
     assert [name for name, check in checks.items() if check["status"] == "fail"] == []

@@ -149,7 +149,7 @@ def test_scores_are_written_into_the_card(card: Path, data: Path) -> None:
     [
         (("--write-card", "--limit", "1"), "--write-card with --limit 1 would publish a part of the lists"),
         (("--protocol", "comon"), "There is no protocol 'comon'; did you mean 'common'."),
-        (("--list", "nope"), "has no list of mixtures 'nope'; it has testsep, testsep_other."),
+        (("--list", "nope"), "has no list 'nope' to make mixtures of; it has testsep, testsep_other"),
         (("--dataset", "nope"), "There is no reader 'nope'; known are"),
         (("--use", "text"), "The model iquery.tiny reads frames and label, not text; give it other cues."),
     ],

@@ -74,7 +74,7 @@ def test_run_is_told_and_goes_on_by_its_folder_alone(plan: Path, tones: Path, tm
     assert f"Training iquery.mini for 1 steps of 2 mixtures into {run}" in first.stderr
     assert re.search(r"step 0 of 1  validation SDR -?\d+\.\d\d dB", first.stderr)
     assert re.search(r"step 1 of 1  loss 0\.\d+  validation SDR -?\d+\.\d\d dB", first.stderr)
-    assert f"{run} holds iquery.mini of step" in first.stdout
+    assert f"{run} holds iquery.run of step" in first.stdout
 
     second = train("-o", run, "--steps", 2)
     assert "Going on from the checkpoint of step 1." in second.stderr
@@ -135,12 +135,25 @@ def test_fine_tuning_a_card_with_a_new_class(card: Path, tones: Path, tmp_path: 
     assert saved["from"] == {"card": str(card), "sha256": digest} and saved["add_classes"] == ["tuba"]
     assert saved["training"]["freeze"] == ["encoder", "attention"]
     assert manifest["started_from"] == {"name": "iquery.tiny", "sha256": digest}
+    assert (manifest["name"], manifest["variant"]) == ("iquery.run", "iquery.tiny")
     train("-o", run, "--steps", 3)
     assert read_log(run)[-1]["step"] == 3
 
     readme = card / "README.md"
     readme.write_text(readme.read_text().replace(digest, "f" * 64))
     assert "has other weights now than the config says" in sentence("-o", run)
+
+
+def test_run_of_a_run_keeps_the_variant(plan: Path, tones: Path, tmp_path: Path) -> None:
+    """Its preset is that of the method's variant, whatever the cards are called."""
+    train("--config", plan, "--data", tones, "-o", tmp_path / "first", "--steps", 1)
+    small = [word for name, value in SMALL.items() for word in ("--set", f"{name}={json.dumps(value)}")]
+    train("--from", tmp_path / "first" / "last", "--data", tones, "-o", tmp_path / "second", *small)
+    manifest = read_card(tmp_path / "second").manifest
+    assert (manifest["name"], manifest["variant"]) == ("iquery.second", "iquery.mini")
+    assert manifest["started_from"]["name"] == "iquery.first"
+    training = settings_of(tmp_path / "second")["training"]
+    assert (training["schedule"], training["clip_norm"]) == ("cosine", 1.0)
 
 
 def test_adapters_by_option(card: Path, tones: Path, tmp_path: Path) -> None:
@@ -243,6 +256,8 @@ def test_options_are_read() -> None:
         "training": {"learning_rate": 0.001, "schedule": "cosine", "augmentation": {"room": 0.5}, "freeze": []},
         "parts": {"conditioner": {"queries": 5}},
     }
+    deep, long = "[" * 99999, "9" * 5000  # neither is read as a number or list
+    assert assigned([f"a={deep}", f"b={long}"])["training"] == {"a": deep, "b": long}
     with pytest.raises(typer.BadParameter, match="augmentation is no mapping"):
         assigned(["augmentation=null", "augmentation.room=1"])
     assert adapter_settings("r=8, alpha=16") == {"r": 8, "alpha": 16}

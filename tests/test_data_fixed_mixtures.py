@@ -94,6 +94,15 @@ def test_part_of_a_longer_file(pair: tuple[Clip, Clip]) -> None:
     assert late[: int(1.49 * RATE)].all() and not late[int(1.51 * RATE) :].any()
 
 
+def test_short_clip_of_published_loaders(pair: tuple[Clip, Clip]) -> None:
+    """Repeated, or in the middle of silence where it is not."""
+    short = replace(pair[0], frame_count=0)
+    for repeat, begin, end in ((True, 0, 32000), (False, 4000, 28000)):
+        found = items((short, pair[1]), placement="middle", length=32000, protocol="paper", repeat=repeat)[0]
+        sounding = found["sources"][0].nonzero()
+        assert [int(sounding[0]), int(sounding[-1])] == pytest.approx([begin, end], abs=2)
+
+
 def test_any_rate_and_length(pair: tuple[Clip, Clip]) -> None:
     item = items(pair, rate=4000, length=10000)[0]
     assert item["sources"].shape == (2, 10000)

@@ -22,11 +22,11 @@ def shades(levels: Sequence[int], size: tuple[int, int] = (8, 8)) -> list[np.nda
     return [np.full((*size, 3), level, np.uint8) for level in levels]
 
 
-def stored(folder: Path, pictures: Sequence[np.ndarray], **known: Any) -> Clip:
+def stored(folder: Path, pictures: Sequence[np.ndarray], kind: str = "jpg", **known: Any) -> Clip:
     """A clip with pictures, numbered from 1."""
     (folder / "frames").mkdir()
     for number, picture in enumerate(pictures, 1):
-        Image.fromarray(picture).save(folder / f"frames/{number:06d}.jpg", quality=100, subsampling=0)
+        Image.fromarray(picture).save(folder / f"frames/{number:06d}.{kind}", quality=100, subsampling=0)
     return Clip("a", folder / "a.wav", ("violin",), frames=folder / "frames", frame_count=len(pictures), **known)
 
 
@@ -72,6 +72,28 @@ def test_frames_are_counted_where_the_list_does_not(tmp_path: Path) -> None:
     Image.fromarray(shades((10,))[0]).save(tmp_path / "frames/000004.jpg")
     os.utime(tmp_path / "frames", ns=(1, 1))
     assert levels(clip_frames(clip, 9.0)) == pytest.approx((10, 10, 10), abs=2)
+
+
+def test_png_frames(tmp_path: Path) -> None:
+    """Official duets have them; other files in the folder do not count."""
+    clip = replace(stored(tmp_path, shades((40, 120, 240)), "png"), frame_count=0)
+    (tmp_path / "frames/Thumbs.db").touch()
+    assert levels(clip_frames(clip, 9.0)) == [240, 240, 240]
+
+
+def test_gap_does_not_move_the_last_frame(tmp_path: Path) -> None:
+    clip = replace(stored(tmp_path, shades((40, 120, 200, 240))), frame_count=0)
+    (tmp_path / "frames/000002.jpg").unlink()
+    assert levels(clip_frames(clip, 9.0)) == pytest.approx((240, 240, 240), abs=2)
+    with pytest.raises(CueError, match="000002"):
+        clip_frames(clip, 1.0)
+
+
+def test_published_box_of_damaged_detections_stays_near_the_picture(tmp_path: Path) -> None:
+    """A crop to it must not ask for terabytes."""
+    found = published_frames(boxed(tmp_path, [[2, 1, 0.9, -1e9, -5, 20, 1e9]]), 1.5, 1)
+    assert found is not None and found[1] is not None
+    assert found[1][0, 1:].tolist() == [-40, -5, 20, 60]
 
 
 def test_video_is_asked_where_no_frames_are_stored(tmp_path: Path) -> None:

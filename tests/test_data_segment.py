@@ -188,6 +188,29 @@ def test_published_segment_takes_a_slow_file_for_one_at_the_rate(tmp_path: Path)
     assert (seconds(path), seconds(path, RATE)) == (4.0, 3.96)
 
 
+def test_published_segment_of_a_slow_file_at_its_own_rate(tmp_path: Path) -> None:
+    """99 Hz stay 99, and a sound of half a segment is repeated to its full length at the rate that is wanted."""
+    path = write(tmp_path / "a.wav", np.sin(2 * np.pi * 99 * np.arange(990) / 990).astype(np.float32), 990)
+    got = published_segment(path, rate=RATE, length=2001, centre=1.0, assume_rate=False)
+    assert np.abs(np.fft.rfft(got[:2000])).argmax() / 2 == 99
+    assert np.abs(got[1900:2000]).max() > 0.9
+
+
+def test_published_segment_of_a_short_sound_padded(tmp_path: Path) -> None:
+    """Silence after it where the segment begins with it, and on both sides where it lies in the middle."""
+    path = write(tmp_path / "a.wav", ramp(150))
+    for centre, place in ((0.2, 0), (0.075, 125)):
+        got = published_segment(path, rate=RATE, length=LENGTH, centre=centre, repeat=False)
+        assert np.array_equal(np.flatnonzero(got), np.arange(place, place + 150))
+
+
+def test_pipe_is_no_sound(tmp_path: Path) -> None:
+    """It would be waited for, for ever."""
+    os.mkfifo(tmp_path / "a.wav")
+    with pytest.raises(DataError, match="cannot be read"):
+        seconds(tmp_path / "a.wav")
+
+
 def test_published_segment_resamples_a_fast_file_as_librosa_does(tmp_path: Path) -> None:
     import librosa
 

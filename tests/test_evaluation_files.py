@@ -14,14 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from avsep_zoo.cards import read_card
 from avsep_zoo.errors import DataError
-from avsep_zoo.evaluation.contender import Contender, find_contenders
+from avsep_zoo.evaluation.contender import Contender, Setting, find_contenders
 from avsep_zoo.evaluation.examples import choose
 from avsep_zoo.evaluation.protocols import PROTOCOLS
 from avsep_zoo.evaluation.results import ItemFile
 from avsep_zoo.evaluation.run import evaluate
+from avsep_zoo.evaluation.scorer import Scorer
+from avsep_zoo.evaluation.workers import Workers
 
 RATE = 8000
 MIXTURES = 20  # three batches
@@ -226,6 +229,28 @@ def test_a_file_without_a_whole_line_begins_anew(tmp_path: Path, content: bytes)
         file.append(0, SCORE)
     with ItemFile(path, {}) as again:
         assert again.rows == {0: SCORE}
+
+
+def test_a_file_is_written_by_one_evaluation_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    with ItemFile(path, {}) as file:
+        file.append(0, SCORE)
+        with pytest.raises(DataError, match=r"Another evaluation writes .* now"):
+            ItemFile(path, {})
+        file.append(1, SCORE)
+    with ItemFile(path, {}) as again:
+        assert sorted(again.rows) == [0, 1]
+
+
+def test_sums_are_taken_on_one_thread() -> None:
+    """Of the linear algebra, too: its rounding would depend on the machine; afterwards it is as before."""
+    setting = Setting(RATE, RATE, RATE, "sum")
+    scorer = Scorer(Contender("mixture"), PROTOCOLS["own"], setting, use=frozenset(), consistency=False)
+    with threadpool_limits(2):
+        before = threadpool_info()
+        with Workers(scorer):
+            assert {pool["num_threads"] for pool in threadpool_info()} == {1}
+        assert threadpool_info() == before
 
 
 def test_cards_of_the_same_name_are_told_apart(data: Path, card: Path, tmp_path: Path) -> None:

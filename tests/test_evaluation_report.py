@@ -326,6 +326,18 @@ def test_almost_nothing_makes_a_page(tmp_path: Path) -> None:
     assert "Nothing scored" in show(results(), tmp_path).words
 
 
+def test_rounding_noise_is_not_shown_as_a_score(tmp_path: Path) -> None:
+    """The SAR of the mixture is beyond any recording; a mean that rounds to 0 has no sign."""
+    document = results(model("mixture", 0.0, "baseline"))
+    document["models"][0]["lists"][0]["mean"] |= {
+        "sar": {"mean": 151.81, "low": 151.66, "high": 152.01},
+        "si_sdr": {"mean": -0.004, "low": -1.25, "high": 0.004},
+    }
+    words = show(document, tmp_path).words
+    assert ">120" in words and "151" not in words and "152" not in words
+    assert "−1.25 to 0.00" in words and "−0.00" not in words and "+0.00" not in words
+
+
 def test_models_may_have_different_lists(tmp_path: Path) -> None:
     one, two = model("one", 5.0, lists=("a", "b")), model("two", 6.0, lists=("b", "c"))
     page = show(results(one, two), tmp_path)

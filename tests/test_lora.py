@@ -61,11 +61,13 @@ def test_adapters_go_on_linear_layers_and_convolutions_outside_attention(tiny_mo
     wanted = {
         name
         for name, module in tiny_model.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv2d) and "attn" not in name
+        if isinstance(module, nn.Linear | nn.Conv2d) and "attn" not in name and getattr(module, "dilation", 1) != (2, 2)
     }
     add_adapters(tiny_model, {"r": 2})
     assert adapted(tiny_model) == wanted
     assert {"conditioner.mask_embed.0", "separator.down.0.conv", "encoder.fc"} < wanted
+    frames = torch.rand(1, 2, 3, 1, 64, 64)
+    assert tiny_model.encoder(CueBatch({"frames": frames})).vector.shape[:2] == (1, 2)
 
 
 def test_training_moves_only_adapters(tiny_model: SeparationModel, tiny_cues: CueBatch) -> None:
@@ -121,9 +123,11 @@ def test_frozen_parts_get_no_adapter(tiny_model: SeparationModel) -> None:
 
 
 def test_layers_that_cannot_be_merged_get_none(tiny_model: SeparationModel) -> None:
-    """Grouped convolutions, and weights that are computed."""
-    extra = nn.ModuleList([nn.Conv2d(4, 4, 3, groups=4), nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))])
-    tiny_model.separator.extra = extra
+    """Grouped, dilated and mirroring convolutions, and weights that are computed."""
+    settings: list[dict[str, Any]] = [{"groups": 4}, {"dilation": 2}, {"padding": 1, "padding_mode": "reflect"}]
+    convolutions = [nn.Conv2d(4, 4, 3, **setting) for setting in settings]
+    computed = nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))
+    tiny_model.separator.extra = nn.ModuleList([*convolutions, computed])
     add_adapters(tiny_model, {"r": 4})
     assert not any("extra" in name for name in adapted(tiny_model))
 

@@ -11,7 +11,7 @@ import yaml
 
 from avsep_zoo.cards import read_card
 from avsep_zoo.errors import WeightsError
-from avsep_zoo.evaluation.model_index import write_results
+from avsep_zoo.evaluation.model_index import HOMEPAGE, write_results
 
 COMMAND = 'avsep evaluate iquery.tiny --data "my data"'
 NAME = "iquery.tiny"
@@ -77,16 +77,44 @@ def test_an_entry_as_the_hub_has_it(card: Path) -> None:
 
 def test_the_hub_reads_it(card: Path) -> None:
     """Its own reader, which tells two protocols on one list apart and writes back what it read."""
-    from huggingface_hub import ModelCardData
+    from huggingface_hub import ModelCard
     from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 
     write_results(card, results(card, "testsep", "testsep_timbre"), COMMAND)
     write_results(card, results(card, protocol="published"), COMMAND)
-    data = ModelCardData(**yaml.safe_load((card / "README.md").read_text(encoding="utf-8").split("---\n")[1]))
+    data = ModelCard.load(card / "README.md").data
     assert data.model_name == NAME and len(data.eval_results or []) == 15
     name, found = model_index_to_eval_results(read_card(card).front["model-index"])
     again = eval_results_to_model_index(name, found)[0]["results"]
     assert [entry["dataset"] for entry in again] == [entry["dataset"] for entry in entries(card)]
+
+
+BY_HAND = """\
+model-index:
+- name: iquery.tiny
+  results:
+  - task: {type: audio-to-audio}
+    dataset: {type: duets, name: by hand, split: testsep}
+    metrics: [{type: sdr, value: 9.99}]
+    source: {name: measured once}
+  - task: {type: audio-to-audio}
+    dataset: {type: duets, name: by hand, split: val}
+    metrics: [{type: sdr, value: 8.88}]
+    source: {name: measured once}
+"""
+
+
+def test_what_was_written_by_hand_without_a_protocol(card: Path) -> None:
+    """It makes room where the list was measured; elsewhere it stays, with the address that the Hub wants."""
+    from huggingface_hub import ModelCard
+
+    put(card, BY_HAND)
+    write_results(card, results(card), COMMAND)
+    write_results(card, results(card), COMMAND)
+    found = [(e["dataset"]["split"], e["dataset"].get("config"), e["metrics"][0]["value"]) for e in entries(card)]
+    assert found == [("testsep", "common", 1.23), ("val", None, 8.88)]
+    assert entries(card)[1]["source"] == {"name": "measured once", "url": HOMEPAGE}
+    assert len(ModelCard.load(card / "README.md").data.eval_results or []) == 6
 
 
 def test_only_the_same_data_list_and_protocol_is_replaced(card: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,3 +78,25 @@ def test_one_object_is_one_plugin(fresh_registry: Registry) -> None:
     with pytest.raises(PluginError, match="'again' cannot be registered: ValueError: Plugin already registered"):
         register_plugin(plugin, "again")
     assert ("front_end", "hand.stft") in fresh_registry.entries
+
+
+class BrokenReader:
+    """A plugin object whose reader is no reader."""
+
+    @avsep_zoo.hookimpl
+    def avsep_register(self, register: Any) -> None:
+        register.reader("broken.data", "json:loads")
+
+
+def test_a_broken_reader_does_not_keep_others_from_their_data(tmp_path: Path, fresh_registry: Registry) -> None:
+    """It is named in a warning where data sets are recognised, and an error only where it is asked for."""
+    from avsep_zoo.data.reader import open_data
+    from avsep_zoo.data.readers.folder import FolderReader
+
+    (tmp_path / "flute").mkdir()
+    (tmp_path / "flute" / "a.wav").touch()
+    register_plugin(BrokenReader(), "broken")
+    with pytest.warns(UserWarning, match="The reader 'broken.data' was left out"):
+        assert isinstance(open_data(tmp_path), FolderReader)
+    with pytest.raises(PluginError, match="is no class derived from"):
+        open_data(tmp_path, "broken.data")

@@ -1,4 +1,4 @@
-"""AudioCaps with parsed captions."""
+"""AudioCaps with parsed captions, and captions that are parsed here."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from avsep_zoo.data.captions import parse_caption
 from avsep_zoo.data.reader import Protocol, open_data
 from avsep_zoo.data.readers.audiocaps import AudioCapsReader
 from avsep_zoo.errors import DataError
@@ -111,6 +112,46 @@ def test_without_lists_files_are_split(tmp_path: Path) -> None:
     assert len(clips["train"]) > 120 and clips["val"] and clips["test"]
     pairs = reader.mixtures("test_sep2")
     assert pairs and all(a.audio != b.audio for a, b in pairs)
+
+
+OFFICIAL = "audiocap_id,youtube_id,start_time,caption\n"
+
+
+def test_official_lists(tmp_path: Path) -> None:
+    """Their captions are parsed, and the copy is in the other form; a broken row is noted once."""
+    (tmp_path / "train.csv").write_text(OFFICIAL + '11,A_a,30,"A dog barks, then a bell rings"\n12,BBB\n')
+    (tmp_path / "test.csv").write_text(OFFICIAL + "20,CCC,0,Rain falls\n30,DDD,10,A man talks\n")
+    reader = open_data(tmp_path)
+    assert isinstance(reader, AudioCapsReader)
+    (clip,) = reader.clips("train")
+    assert (clip.id, clip.audio) == ("11", tmp_path / "audio/A_a_30.wav")
+    assert (clip.text, clip.phrases) == ("A dog barks, then a bell rings", ("A dog barks", "A bell rings"))
+    assert [sorted(clip.id for clip in mixture) for mixture in reader.mixtures("test_sep2")] == [["20", "30"]]
+    assert {skipped.where for skipped in reader.skipped} == {"train.csv row 3"}
+    for split in reader.splits():
+        reader.write_index(tmp_path / "copy", split, reader.clips(split))
+    assert open_data(tmp_path / "copy").clips("train") == [reader.prepared(clip, tmp_path / "copy")]
+
+
+def test_parsed_captions_in_official_splits(tmp_path: Path) -> None:
+    (tmp_path / "val.csv").write_text(OFFICIAL + "11,AAA,30,Other words\n")
+    reader = written(tmp_path)
+    assert (reader.splits(), reader.clips("val")[0].text) == (("val",), "A dog barks and a bell rings")
+
+
+@pytest.mark.parametrize(
+    ("caption", "phrases"),
+    [
+        ("Wind blows as a door shuts with a bang", ["Wind blows", "A door shuts", "A bang"]),
+        ("A lamp is switched on and off while rain falls", ["A lamp is switched on and off", "Rain falls"]),
+        ("Strengthening wind and is followed by, ", ["Strenging wind"]),
+        ("And a duck quacks,", ["A duck quacks"]),
+        ("", []),
+    ],
+)
+def test_parsing_of_captions(caption: str, phrases: list[str]) -> None:
+    """Separators in a fixed order; some words are one sound; ``then`` goes inside words, as published."""
+    assert parse_caption(caption) == phrases
 
 
 @pytest.mark.parametrize(("protocol", "found"), [("default", True), ("paper", False)])

@@ -51,6 +51,24 @@ def test_files_that_are_no_clips(tmp_path: Path) -> None:
     assert sorted(skipped.where for skipped in reader.skipped) == sorted(bad)
 
 
+def test_linked_classes(tmp_path: Path) -> None:
+    """A class may lie on another disk; links below it, which may lead in a circle, are not followed."""
+    files(tmp_path / "disk", "cello/a.wav")
+    files(tmp_path / "data", "tuba/b.wav")
+    (tmp_path / "data/cello").symlink_to(tmp_path / "disk/cello")
+    (tmp_path / "disk/cello/round").symlink_to(tmp_path / "data")
+    reader = FolderReader(tmp_path / "data")
+    assert list(everything(reader)) == ["cello/a", "tuba/b"]
+    assert not reader.skipped
+
+
+def test_prepared_copy_inside_is_passed_over(tmp_path: Path) -> None:
+    """Preparing into a folder of the data and going on with that sees the same clips."""
+    reader = files(tmp_path, "cello/a.mp4", "copy/prepare.json", "copy/audio/cello/a.wav", "copy/deep.wav")
+    assert list(everything(reader)) == ["cello/a"]
+    assert not reader.skipped
+
+
 def test_folders_of_splits(tmp_path: Path) -> None:
     """They stand above the classes; a class may be called like a split."""
     reader = files(tmp_path / "a", "train/cello/a.wav", "test/cello/b.wav", "test/tuba/c.wav")

@@ -135,7 +135,7 @@ def test_lists_that_cannot_be_used(tmp_path: Path) -> None:
         reader.clips("val")
     with pytest.raises(DataError, match=r"no list 'test'; it has train, val\."):
         reader.clips("test")
-    with pytest.raises(DataError, match=r"no list of mixtures 'testsep'; it has none\."):
+    with pytest.raises(DataError, match=r"no list 'testsep' to make mixtures of; it has train, val\."):
         reader.mixtures("testsep")
 
 
@@ -145,6 +145,12 @@ def test_test_clips_are_not_trained_on(tmp_path: Path) -> None:
     assert ids(reader.clips("train")) == ["cello/AAA", "tuba/BBB"]
     assert "cello/CCC' is a test clip too" in reader.skipped[0].why
     assert len(MusicReader(tmp_path, protocol="paper").clips("train")) == 3
+
+
+def test_rows_of_mixtures_in_quotes(tmp_path: Path) -> None:
+    """Both paths in one cell are two."""
+    reader = written(tmp_path, test=TEST, testsep='"/cello/CCC.wav, /tuba/DDD.wav"\n')
+    assert [ids(list(mixture)) for mixture in reader.mixtures("testsep")] == [["cello/CCC", "tuba/DDD"]]
 
 
 def test_rows_of_mixtures_that_cannot_be_used(tmp_path: Path) -> None:

@@ -200,3 +200,22 @@ def test_every_registered_target_exists() -> None:
         for variant in recipe.variant_names:
             for slot, part in recipe.parts(variant).items():
                 assert registry().get(slot, part.name).kind == slot, (name, variant)
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "why"),
+    [
+        ("reader", "json:loads", "is no class derived from avsep_zoo.data.reader.Reader"),
+        ("detector", "json:JSONDecoder", "is no class derived from avsep_zoo.detection.Detector"),
+        ("motion", "avsep_zoo.detection:MotionNet", "lacks __init__, features"),
+        ("objective", "avsep_zoo.contracts:Objective", "lacks loss, mix, optimisers"),
+    ],
+)
+def test_a_class_that_breaks_its_contract_is_refused(kind: str, target: str, why: str) -> None:
+    """Where the part is asked for, with its plugin's name, and not as an error somewhere in its use."""
+    register = Register("test")
+    getattr(register, kind)("mine.part", target)
+    result = Registry()
+    result.add(register.entries)
+    with pytest.raises(PluginError, match=f"'mine.part' of plugin 'test', '{target}', {why}"):
+        result.part(kind, "mine.part")

@@ -23,6 +23,7 @@ from avsep_zoo.recipe import PartConfig
 from avsep_zoo.training.average import Average
 from avsep_zoo.training.config import TrainingConfig
 from avsep_zoo.training.loop import train
+from avsep_zoo.training.run_folder import card_name
 
 Make = Callable[..., SeparationModel]
 
@@ -111,13 +112,29 @@ def test_run_folder_is_a_card(make: Make, tones: Path, tmp_path: Path, half: boo
     model, settings = make(), config(half=half, augmentation=VARIED)
     run = train(model, tones, tmp_path / "run", settings)
     loaded = avsep_zoo.load(run)
-    assert loaded.name == "iquery.tiny" and not loaded.training
+    assert loaded.name == "iquery.run" and not loaded.training
     trained = {k: v.half().to(v.dtype) if half and v.is_floating_point() else v for k, v in model.state_dict().items()}
     assert same(dict(loaded.state_dict()), trained)
     assert loaded.separate(np.zeros(9000, np.float32), "drum", rate=8000).stems[0].name == "drum"
     told = read_card(run).manifest["training"]
     assert told.items() >= settings.to_dict().items() and told["step"] == 2
     assert not list(run.rglob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("Mine-2.b", "iquery.mine_2_b"), ("ünder_1", "iquery._nder_1"), ("--", "iquery.run"), ("a/../b", "iquery.b")],
+)
+def test_cards_of_a_run_are_called_after_its_folder(make: Make, tmp_path: Path, folder: str, name: str) -> None:
+    assert card_name(make(), tmp_path / folder) == name
+
+
+def test_best_and_last_card_have_one_name(make: Make, tones: Path, tmp_path: Path) -> None:
+    """In the manifest and in the heading."""
+    run = train(make(), tones, tmp_path / "My run", config(steps=1))
+    for card in (run, run / "last"):
+        assert read_card(card).name == "iquery.my_run"
+        assert read_card(card).text.startswith("# iquery.my_run\n")
 
 
 def test_training_yaml_holds_what_decides_the_run(make: Make, tones: Path, tmp_path: Path) -> None:
@@ -269,6 +286,38 @@ def test_validation_without_a_score(make: Make, tones: Path, tmp_path: Path, cop
     train(make(), tones, run, config(steps=4))
     assert math.isfinite(read_log(run)[-1]["validation_sdr"])
     assert read_card(run).manifest["training"]["step"] == 4
+
+
+def test_weight_that_does_not_fit_float16_says_what_to_change(make: Make, tones: Path, tmp_path: Path) -> None:
+    """Nothing half-written is left, and going on without half works."""
+    model = make()
+    with torch.no_grad():
+        next(model.conditioner.parameters())[0, 0] = 1e6
+    settings = {"steps": 1, "validate_every": 1, "freeze": ["conditioner"]}
+    with pytest.raises(DataError, match=r"as torch\.float16; set half to false, then run again"):
+        train(model, tones, tmp_path / "run", config(half=True, **settings))
+    assert not (tmp_path / "run" / "README.md").exists()
+    run = train(model, tones, tmp_path / "run", config(**settings))
+    assert read_card(run).manifest["training"]["half"] is False
+
+
+@pytest.mark.parametrize("change", [{"seed": 6}, {"validation_mixtures": 3}, {"sources": 3}])
+def test_run_keeps_what_its_scores_are_measured_on(
+    make: Make, tones: Path, tmp_path: Path, change: dict[str, int]
+) -> None:
+    """Otherwise the best score so far would be of other mixtures; steps, batch and learning rate may change."""
+    run = train(make(), tones, tmp_path / "run", config(steps=1))
+    with pytest.raises(DataError, match="was started with other seed or validation mixtures"):
+        train(make(), tones, run, config(**change))
+    train(make(), tones, run, config(batch=3, learning_rate=1e-3))
+
+
+def test_run_keeps_the_card_it_started_from(make: Make, tones: Path, tmp_path: Path) -> None:
+    told = {"started_from": {"name": "iquery.a", "sha256": "a" * 64}}
+    run = train(make(), tones, tmp_path / "run", config(steps=1), told=told)
+    with pytest.raises(DataError, match="was started with other weights to start from"):
+        train(make(), tones, run, config(), told={"started_from": {"name": "iquery.b", "sha256": "b" * 64}})
+    assert read_card(run).manifest["started_from"]["name"] == "iquery.a"
 
 
 def test_curves_for_tensorboard(make: Make, tones: Path, tmp_path: Path) -> None:

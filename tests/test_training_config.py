@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -119,10 +120,15 @@ def test_plan_is_read(tmp_path: Path) -> None:
 
 def test_written_settings_are_read_back(tmp_path: Path) -> None:
     """Small numbers, no as a precision, nothing, lists."""
-    config = TrainingConfig(learning_rate=1e-5, precision="no", milestones=(3, 5), ema=1e-12, freeze=("a", "b"))
+    adapters = MappingProxyType({"r": 2, "targets": ("a", "b")})
+    config = TrainingConfig(
+        learning_rate=1e-5, precision="no", milestones=(3, 5), ema=1e-12, freeze=("a", "b"), lora=adapters
+    )
     file = tmp_path / "plan.yaml"
     file.write_text(yaml.safe_dump({"training": config.to_dict()}))
-    assert TrainingConfig.from_mapping(read_plan(file).training) == config
+    read = TrainingConfig.from_mapping(read_plan(file).training)
+    assert (read.to_dict(), read.milestones, read.freeze) == (config.to_dict(), (3, 5), ("a", "b"))
+    assert read.lora == {"r": 2, "targets": ["a", "b"]}
 
 
 @pytest.mark.parametrize(
@@ -141,6 +147,9 @@ def test_written_settings_are_read_back(tmp_path: Path) -> None:
         ("data: {folder: 5}", "has data.folder 5; give a text"),
         ("add_classes: theremin", "has add_classes 'theremin'; give a list of names"),
         ("method: 5", "has method 5; give a name"),
+        ("training: {steps: 5, batch: 2, steps: 6}", r"cannot be read \(steps is there twice"),
+        ("false", "holds False; give a mapping"),
+        ("a: " + "[" * 5000, "cannot be read"),
         ("a: [", "cannot be read"),
         ("!!python/object/apply:os.system [true]", "cannot be read"),
         ("a: \x00", "cannot be read"),

@@ -125,7 +125,9 @@ def assert_same_run(run: Path, whole: Path) -> None:
     assert same(torch.load(run / "checkpoint.pt"), torch.load(whole / "checkpoint.pt"))
     for card in (".", "last"):
         assert (run / card / "model.safetensors").read_bytes() == (whole / card / "model.safetensors").read_bytes()
-        assert read_card(run / card).manifest == read_card(whole / card).manifest
+        manifests = [dict(read_card(folder / card).manifest) for folder in (run, whole)]
+        assert [manifest.pop("name") for manifest in manifests] == [f"iquery.{folder.name}" for folder in (run, whole)]
+        assert manifests[0] == manifests[1]
     assert not list(run.rglob("*.part"))
 
 
@@ -148,7 +150,7 @@ def test_two_killed_processes_go_on_exactly(written: Any, tones: Path, tmp_path:
     whole = Started(ACCELERATE, plan, tones, tmp_path / "whole")
     code, out, errors = whole.end()
     assert code == 0, errors
-    assert out.count("holds iquery.mini of step") == 1
+    assert out.count("holds iquery.whole of step") == 1
     assert errors.count("Training iquery.mini for 5 steps") == 1 and "reducer.cpp" not in errors
 
     run = tmp_path / "run"
@@ -195,7 +197,7 @@ def test_run_that_another_process_trains_is_left_alone(
 ) -> None:
     monkeypatch.setattr(logs, "_PATIENCE", 0.0)
     run = in_this_process(parts, tones, tmp_path / "run", {**STILL, "steps": 1})
-    before = (run / "log.jsonl").read_bytes()
+    before = [(run / name).read_bytes() for name in ("log.jsonl", "training.yaml")]
     holds = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.lockf(f, fcntl.LOCK_EX); print(); sys.stdin.read()"
     command = [sys.executable, "-c", holds, str(run / "log.jsonl")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
@@ -204,4 +206,4 @@ def test_run_that_another_process_trains_is_left_alone(
         with pytest.raises(DataError, match="Another process trains into"):
             in_this_process(parts, tones, run, {**STILL, "steps": 2})
         other.stdin.close()
-    assert (run / "log.jsonl").read_bytes() == before
+    assert [(run / name).read_bytes() for name in ("log.jsonl", "training.yaml")] == before

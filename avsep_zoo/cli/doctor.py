@@ -22,9 +22,15 @@ from avsep_zoo.errors import AvsepError
 __all__ = ["Check", "doctor"]
 
 _PACKAGES = (
-    "accelerate", "einops", "huggingface-hub", "jinja2", "numpy", "pillow", "pluggy", "pyyaml", "rich",
+    "accelerate", "einops", "filelock", "huggingface-hub", "jinja2", "numpy", "pillow", "pluggy", "pyyaml", "rich",
     "safetensors", "scipy", "soundfile", "soxr", "typer",
 )  # fmt: skip
+_OPTIONAL = {
+    "data": (("h5py",), "data sets with HDF5 files (asiw)"),
+    "detect": (("torchvision", "transformers"), "detectors and motion networks of 'avsep prepare'"),
+    "train": (("peft", "tensorboard"), "'avsep train' with --lora or tensorboard=true"),
+}
+"""Extra of ``pyproject.toml`` -> its packages, and what needs them; ``_tools`` looks at those of ``synth``."""
 _DECODERS = ("h264", "hevc", "vp9", "mpeg4", "aac", "mp3", "vorbis", "opus", "flac", "pcm_s16le")
 _ENCODERS = ("libx264", "aac")
 _FREE_BYTES = 2**30
@@ -78,16 +84,29 @@ def _versions() -> Iterator[Check]:
     where = f"checkout {root}" if root else f"installed in {Path(__file__).resolve().parents[1]}"
     yield Check("python", "ok", f"{platform.python_version()} on {platform.platform()}")
     yield Check("avsep-zoo", "ok", f"{__version__}, {where}")
-    missing, found = [], []
-    for name in _PACKAGES:
-        try:
-            found.append(f"{name} {metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            missing.append(name)
+    found, missing = _installed(_PACKAGES)
     if missing:
         yield Check("packages", "fail", f"missing: {', '.join(missing)}", f"pip install {' '.join(missing)}")
     else:
         yield Check("packages", "ok", ", ".join(found))
+    for extra, (names, needed) in _OPTIONAL.items():
+        found, missing = _installed(names)
+        if missing:
+            advice = f"pip install 'avsep-zoo[{extra}]'"
+            yield Check(f"extra {extra}", "warn", f"missing: {', '.join(missing)}, for {needed} only", advice)
+        else:
+            yield Check(f"extra {extra}", "ok", f"{', '.join(found)}, for {needed}")
+
+
+def _installed(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Packages that are installed, with their versions, and those that are not."""
+    found, missing = [], []
+    for name in names:
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            missing.append(name)
+    return found, missing
 
 
 def _devices() -> Iterator[Check]:

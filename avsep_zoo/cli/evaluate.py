@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from avsep_zoo.cli.scores import show_results
 from avsep_zoo.cli.separate import Device, choose_device
-from avsep_zoo.cli.terminal import busy, console, print_json, warn
+from avsep_zoo.cli.terminal import busy, console, count_bar, print_json, warn
 from avsep_zoo.errors import DataError
-
-if TYPE_CHECKING:
-    from rich.progress import TaskID
 
 __all__ = ["evaluate"]
 
@@ -96,7 +92,7 @@ def evaluate(
         cards = [contender.card for contender in contenders if contender.card is not None]
         if write_card and not cards:
             raise DataError(f"--write-card needs a model with a card and {', '.join(models)} has none; leave it out.")
-    with _progress() as advance:
+    with count_bar("mixtures") as advance:
         results = run(
             contenders,
             data,
@@ -109,7 +105,7 @@ def evaluate(
             workers=workers,
             device=choose_device(device),
             out=out,
-            progress=advance,
+            progress=lambda model, name, done, total: advance(done, total, f"{model}, {name}"),
         )
     for note in results["notes"]:
         warn(note)
@@ -158,21 +154,3 @@ def _without_items(results: Mapping[str, Any]) -> dict[str, Any]:
         for model in results["models"]
     ]
     return {**results, "models": models}
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, str, int, int], None]]:
-    """Show a bar per model and list; only on a terminal. Call it with (model, list, mixtures done, in all)."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    screen = console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
-        tasks: dict[tuple[str, str], TaskID] = {}
-
-        def advance(model: str, name: str, done: int, total: int) -> None:
-            if (model, name) not in tasks:
-                tasks[model, name] = bar.add_task(f"{model}, {name}", total=total, completed=done)
-            bar.update(tasks[model, name], completed=done, total=total)
-
-        yield advance

@@ -41,7 +41,7 @@ def info(
 def _is_card(name: str) -> bool:
     if "/" in name or os.sep in name:
         return True
-    return name.partition(".")[0] not in registry().methods() and Path(name, "README.md").is_file()
+    return name.partition(".")[0] not in registry().methods() and Path(name).is_dir()
 
 
 def _card(card: Card) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def _card(card: Card) -> dict[str, Any]:
     about = _recipe(recipe.name) if recipe else {}
     return about | {
         "name": card.name,
-        "variant": card.name,
+        "variant": card.manifest.get("variant", card.name),
         "parts": parts,
         "classes": _classes(parts),
         "weights": _weights(card),

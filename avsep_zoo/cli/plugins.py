@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
 
@@ -10,12 +11,13 @@ import typer
 
 from avsep_zoo.cli.terminal import console, print_json, print_table
 from avsep_zoo.plugins import plugin_reports
+from avsep_zoo.registry import PART_KINDS, registry
 
 __all__ = ["plugins"]
 
 
 def plugins(
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show targets and tracebacks.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show targets, every part, and tracebacks.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON.")] = False,
 ) -> None:
     """List plugins, what they registered, what failed.
@@ -36,7 +38,7 @@ def plugins(
             r.status,
             r.origin,
             r.distribution,
-            ", ".join(r.registered) or ("" if r.error else "nothing"),
+            _by_kind(r.registered) or ("" if r.error else "nothing"),
         )
         for r in reports
     ]
@@ -48,6 +50,23 @@ def plugins(
             screen.print(f"\n{report.name} is {report.value or 'unknown'}", soft_wrap=True)
             if report.traceback:
                 screen.print(report.traceback.rstrip(), soft_wrap=True)
+    if verbose:
+        screen.print()
+        parts = [(_words(e.kind), e.name, e.plugin, e.summary) for kind in PART_KINDS for e in registry().list(kind)]
+        print_table(("Part", "Name", "Plugin", "What it is"), parts)
     if failed and not verbose:
         screen.print("\n'avsep plugins --verbose' shows the tracebacks.")
     raise typer.Exit(int(failed))
+
+
+def _by_kind(registered: Sequence[str]) -> str:
+    """``kind name`` of each as ``kind name, name; kind name``."""
+    kinds: dict[str, list[str]] = {}
+    for entry in registered:
+        kind, _, name = entry.partition(" ")
+        kinds.setdefault(kind, []).append(name)
+    return "; ".join(f"{_words(kind)} {', '.join(names)}" for kind, names in kinds.items())
+
+
+def _words(kind: str) -> str:
+    return kind.replace("_", " ")

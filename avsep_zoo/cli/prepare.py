@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from avsep_zoo.cli.terminal import busy, console, print_json, print_table
+from avsep_zoo.cli.separate import Device, choose_device
+from avsep_zoo.cli.terminal import busy, console, count_bar, print_json, print_table
 from avsep_zoo.errors import DataError
 from avsep_zoo.registry import registry
 
@@ -66,8 +67,8 @@ def prepare(
         str | None, typer.Option(metavar="WEIGHTS", help="As --detector-weights, of video_net.")
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="Of detector and motion network (default: a GPU where there is one).")
-    ] = None,
+        Device, typer.Option(help="Of detector and motion network; auto takes a GPU where there is one.")
+    ] = "auto",
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes; the files do not depend on it (default: one per core).")
     ] = None,
@@ -90,19 +91,14 @@ def prepare(
         moving = _motion(motion, motion_weights)
     usual = RATES.get(dataset, RATES["music"])
     settings = Settings(dataset, usual if rate is None else rate, float(reader.frame_rate), seeing, moving)
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    screen = console(stderr=True)
-    columns = (TextColumn("clips"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
-        task = bar.add_task("clips", total=None)
+    with count_bar("clips") as advance:
         manifest = prepare_dataset(
             reader,
             out,
             settings,
             workers=_cores() if workers is None else workers,
-            device=device,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            device=None if device == "auto" else choose_device(device),
+            progress=advance,
         )
     written = json.loads(manifest.read_text(encoding="utf-8"))
     if as_json:

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from avsep_zoo.cli.terminal import console, print_table
+from avsep_zoo.decibels import decibels
 
 __all__ = ["show_results"]
 
 GAP = 2  # columns between cells
 NAME = 16  # columns that a longer name is wrapped to
 WORST = 5  # mixtures listed
-NOISE_DB = 120  # a score beyond is the rounding of double precision
 
 Entry = tuple[Mapping[str, Any], Mapping[str, Any]]  # a model, and its results on one list
 
@@ -61,7 +61,7 @@ def _compare(name: str, entries: Sequence[Entry]) -> None:
     _say(f"\n{name}, {' or '.join(map(str, counts))} mixtures")
     rows = []
     for k, (model, entry) in enumerate(entries):
-        against = "" if k == 0 else _interval(paired_difference(entry["items"], first["items"]), "+.2f")
+        against = "" if k == 0 else _interval(paired_difference(entry["items"], first["items"]), "%+.2f")
         rows.append((model["name"], *_numbers(entry)[1:6], against))
     headers = ("Model", *_HEADERS[1:6], "Against first")
     rows += _reported(first["reported"])
@@ -78,7 +78,7 @@ def _reported(reported: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
         (
             f"{method} [{sources.index(source) + 1}]",
             "",
-            *("" if metric not in values else _number(values[metric]) for metric in ("sdr", "sir", "sar")),
+            *("" if metric not in values else decibels(values[metric]) for metric in ("sdr", "sir", "sar")),
             "",
             "",
         )
@@ -97,27 +97,19 @@ def _published(entries: Sequence[Entry]) -> None:
     if means:
         _say(f"\nThe {means[0][1]['name']}, as published")
         metrics = ("sdr", "sir", "sar", "mixture_sdr")
-        rows = [(name, *(_number(mean[metric]) for metric in metrics)) for name, mean in means]
+        rows = [(name, *(decibels(mean[metric]) for metric in metrics)) for name, mean in means]
         _print(("Model", "SDR", "SIR", "SAR", "Mixture"), rows)
 
 
 def _numbers(entry: Mapping[str, Any]) -> tuple[str, ...]:
     mean = entry["mean"]
-    plain = [_number(mean[metric]["mean"]) for metric in ("sdr", "sir", "sar", "si_sdr", "mixture_sdr")]
-    return (str(entry["mixtures"]), _interval(mean["sdr_improvement"], ".2f"), *plain)
-
-
-def _number(value: float | None, form: str = ".2f") -> str:
-    if value is None:
-        return "–"
-    return f">{NOISE_DB}" if value > NOISE_DB else f"{value:{form}}"
+    plain = [decibels(mean[metric]["mean"]) for metric in ("sdr", "sir", "sar", "si_sdr", "mixture_sdr")]
+    return (str(entry["mixtures"]), _interval(mean["sdr_improvement"], "%.2f"), *plain)
 
 
 def _interval(mean: Mapping[str, float | None], form: str) -> str:
-    low, high = mean["low"], mean["high"]
-    if low is None or high is None:
-        return _number(mean["mean"], form)
-    return f"{_number(mean['mean'], form)} ± {(high - low) / 2:.2f}"
+    low, high, middle = mean["low"], mean["high"], decibels(mean["mean"], form)
+    return middle if low is None or high is None or middle.startswith(">") else f"{middle} ± {(high - low) / 2:.2f}"
 
 
 def _print(names: Sequence[str], rows: Sequence[tuple[str, ...]]) -> None:
@@ -147,7 +139,7 @@ def _tables(name: str, entries: Sequence[Entry]) -> None:
     found: dict[str, list[str]] = {}
     for k, (_, entry) in enumerate(entries):
         for row in entry["by_class"]:
-            found.setdefault(row["label"], ["–"] * len(entries))[k] = _number(row["sdr_improvement"])
+            found.setdefault(row["label"], ["–"] * len(entries))[k] = decibels(row["sdr_improvement"])
     if found:
         _say(f"\n{name}, improvement by class")
         rows = [(label, *values) for label, values in sorted(found.items())]
@@ -162,5 +154,5 @@ def _tables(name: str, entries: Sequence[Entry]) -> None:
             for item in worst
         ]
         _say(f"\n{name}, lowest improvements of {model['name']}")
-        lines = [(_number(gain), f"{i['id']}: {' + '.join(i['clips'])}") for gain, i in zip(gains, worst, strict=True)]
+        lines = [(decibels(gain), f"{i['id']}: {' + '.join(i['clips'])}") for gain, i in zip(gains, worst, strict=True)]
         print_table(("", ""), lines, numbers=(0,))

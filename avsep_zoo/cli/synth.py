@@ -8,13 +8,18 @@ from typing import Annotated
 
 import typer
 
-from avsep_zoo.cli.terminal import console, print_json, print_table
+from avsep_zoo.cli.terminal import console, count_bar, print_json, print_table
 
 __all__ = ["synth"]
 
 
 def synth(
-    out: Annotated[Path, typer.Argument(help="Folder to write: new, empty, or left by an interrupted run.")],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DST", help="Folder to write: new, empty, or left by an interrupted run.", show_default=False
+        ),
+    ],
     clips: Annotated[
         int, typer.Option(help="Clips played by soundfonts, over all splits (0: recorded solos only).")
     ] = 1000,
@@ -41,14 +46,9 @@ def synth(
     Sound comes from General MIDI soundfonts, from recorded solos, or both;
     the layout is the one of MUSIC; synth.json lists settings and licences.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from avsep_zoo.synth import write_dataset
 
-    screen = console(stderr=True)
-    columns = (TextColumn("clips"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
-        task = bar.add_task("clips", total=None)
+    with count_bar("clips") as advance:
         manifest = write_dataset(
             out,
             clips=clips,
@@ -57,7 +57,7 @@ def synth(
             soundfonts=soundfont,
             timbre_soundfont=timbre_soundfont,
             workers=workers,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=advance,
         )
     written = json.loads(manifest.read_text(encoding="utf-8"))
     summary = {key: written[key] for key in ("rows", "skipped", "generic_picture")}

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import TaskID
     from rich.text import Text
 
-__all__ = ["busy", "console", "print_json", "print_table", "seconds_bar", "warn"]
+__all__ = ["busy", "console", "count_bar", "print_json", "print_table", "seconds_bar", "warn"]
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -63,13 +64,34 @@ def busy(text: str) -> Iterator[None]:
 
 
 @contextmanager
+def count_bar(what: str) -> Iterator[Callable[..., None]]:
+    """Show progress bars of things that are counted; only on a terminal.
+
+    Call it with (done, in all), and with a third argument, a text, for a bar of its own beside that of ``what``.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    screen = console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def advance(done: int, total: int, text: str = what) -> None:
+            if text not in tasks:
+                tasks[text] = progress.add_task(text, total=total, completed=done)
+            progress.update(tasks[text], completed=done, total=total)
+
+        yield advance
+
+
+@contextmanager
 def seconds_bar(text: str) -> Iterator[Callable[[float, float | None], None]]:
     """Show a progress bar in seconds of sound; only on a terminal. Call it with (done, in all or None)."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     screen = console(stderr=True)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.fields[seconds]} of sound"),
         TimeRemainingColumn(),

@@ -129,10 +129,13 @@ def train(
                 progress=advance,
             )
     except torch.OutOfMemoryError as error:
-        raise DataError(f"A batch of {settings.batch} does not fit the device; lower --batch.") from error
+        raise DataError(
+            f"A batch of {settings.batch} does not fit the device; lower --batch, or set accumulate."
+        ) from error
     except KeyboardInterrupt:
         where = "its last checkpoint" if (out / "checkpoint.pt").exists() else "the start"
-        _say(f"Stopped; 'avsep train -o {out}' goes on from {where}.")
+        goes_on = f"; 'avsep train -o {out}' goes on from {where}" if (out / "training.yaml").exists() else ""
+        _say(f"Stopped{goes_on}.")
         raise typer.Exit(130) from None
     if is_main():
         _tell(out)

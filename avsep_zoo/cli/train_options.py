@@ -50,12 +50,13 @@ class Task:
 
     @property
     def told(self) -> dict[str, Any]:
-        """What the cards of the run tell of the card it starts from."""
+        """What the cards of the run tell of the method's variant and of the card it starts from."""
+        variant = {"variant": self.plan.method}
         if self.card is None:
-            return {}
+            return variant
         origin = {"name": self.card.name, "sha256": self.card.manifest["sha256"]}
         licences = {key: self.card.manifest[key] for key in ("licences",) if key in self.card.manifest}
-        return {"started_from": origin, **licences}
+        return {**variant, "started_from": origin, **licences}
 
 
 def planned(
@@ -93,12 +94,13 @@ def planned(
         )
     if card is not None and Path(str(plan.card)).is_dir():
         plan = replace(plan, card=str(card.folder.resolve()))
-    family, _, variant = (plan.method or str(card and card.name)).partition(".")
+    held = None if card is None else str(card.manifest.get("variant", card.name))
+    family, _, variant = (plan.method or str(held)).partition(".")
     recipe = registry().method(family)
-    if card is None:
+    if held is None:
         variant, settings = choose_preset(recipe, variant or None, preset)
     else:
-        variant = variant or card.name.partition(".")[2]
+        variant = variant or held.partition(".")[2]
         _, settings = choose_preset(recipe, None, preset)
         settings = settings if preset else copy.deepcopy(dict(recipe.training.get(variant, {})))
     changes = assigned(sets)
@@ -146,7 +148,7 @@ def assigned(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
         place = result["parts" if outer in SLOTS else "training"]
         try:
             read = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             read = value
         if not inner:
             place[outer] = read
@@ -168,7 +170,7 @@ def adapter_settings(text: str) -> dict[str, Any]:
         key, equals, value = entry.partition("=")
         try:
             settings[key.strip()] = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             equals = ""
         if not equals:
             raise typer.BadParameter(f"{entry!r} is no setting of adapters; give r=8,alpha=16.", param_hint="--lora")

@@ -19,7 +19,7 @@ class Clip:
         text: caption.
         phrases: the sources the caption names.
         video: a video to decode frames from, where there is no folder of them.
-        frames: folder of ``%06d.jpg``, numbered from 1.
+        frames: folder of ``%06d.jpg`` or ``%06d.png``, numbered from 1.
         frame_count: number of frames according to the list, 0 where it does not say.
         frame_rate: of ``frames``, per second.
         detections: what a detector found in ``frames`` (:func:`avsep_zoo.data.detections.read_detections`).

@@ -45,6 +45,7 @@ class FixedMixtures(Dataset[dict[str, Any]]):
         pictures: frames per source.
         protocol: ``paper`` reads sounds as :func:`~avsep_zoo.data.segment.published_segment` and crops frames as
             :func:`~avsep_zoo.data.frames.published_frames`; an item with a file that fails is silent and black.
+        assume_rate, repeat: of published segments. One that is not repeated lies in the middle of a ``middle``.
     """
 
     def __init__(
@@ -59,10 +60,12 @@ class FixedMixtures(Dataset[dict[str, Any]]):
         placement: Placement = "middle",
         pictures: int = 3,
         protocol: Protocol = "default",
+        assume_rate: bool = True,
+        repeat: bool = True,
     ) -> None:
         self.mixtures, self.prepare, self.rate, self.length = mixtures, prepare, rate, length
         self.reads, self.use, self.placement, self.pictures = reads, use, placement, pictures
-        self.protocol = protocol
+        self.protocol, self.assume_rate, self.repeat = protocol, assume_rate, repeat
         self.time = length / rate / 2
 
     def __len__(self) -> int:
@@ -92,16 +95,24 @@ class FixedMixtures(Dataset[dict[str, Any]]):
         return self.reads if self.use is None or "frames" in self.use else self.reads - {"frames"}
 
     def _source(self, clip: Clip) -> tuple[np.ndarray, Cue]:
-        span = clip_seconds(clip, self.rate if self.protocol == "paper" else 1)
+        paper = self.protocol == "paper"
+        span = clip_seconds(clip, self.rate if paper and self.assume_rate else 1)
         start, time = self._place(clip, span)
         if start >= span:
             raise DataError(
                 f"The sound {str(clip.audio)!r} ends at {span:.2f} s, before the segment of clip {clip.id!r} begins at "
                 f"{start:.2f} s; check its frame count."
             )
-        if self.protocol == "paper":
+        if paper:
             centre = time if self.placement == "frame" else start + (self.length / 2 + 0.25) / self.rate
-            sound = published_segment(clip.audio, rate=self.rate, length=self.length, centre=clip.start + centre)
+            sound = published_segment(
+                clip.audio,
+                rate=self.rate,
+                length=self.length,
+                centre=clip.start + centre,
+                assume_rate=self.assume_rate,
+                repeat=self.repeat,
+            )
         else:
             end = None if clip.duration is None else clip.start + span
             sound = read_segment(clip.audio, self.rate, self.length, clip.start + start, end=end)
@@ -112,7 +123,8 @@ class FixedMixtures(Dataset[dict[str, Any]]):
         """Where the segment begins and the time of its frames, in seconds from the beginning of the clip."""
         length = self.length / self.rate
         if self.placement == "middle":
-            return max(0.0, (span - length) / 2), span / 2
+            before = (span - length) / 2
+            return (before if self.protocol == "paper" and not self.repeat else max(0.0, before)), span / 2
         if self.placement == "start":
             return 0.0, min(span, length) / 2
         count = clip.frame_count or int(span * clip.frame_rate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from avsep_zoo.pictures import read_picture
 
 __all__ = ["clip_frames", "published_frames"]
 
-_FOLDERS_KNOWN = 2**16  # folders of frames whose size a process remembers
+_FRAME = re.compile(r"[0-9]{6}\.(jpg|png)")
+_FOLDERS_KNOWN = 2**16  # folders of frames whose last frame a process remembers
 _FILES_KNOWN = 2**12  # files of detections whose best boxes it remembers: some kilobytes each
 
 
@@ -53,7 +55,8 @@ def published_frames(clip: Clip, time: float, count: int = 3) -> tuple[np.ndarra
     """Frames around ``time`` as they are stored, and the box that published loaders crop each of them to.
 
     That is the one with the best score of that very frame; a frame without one is not cropped. (MUSIC-21 and AVE take
-    the first one of the detector's class, whose number no list of clips holds.)
+    the first one of the detector's class, whose number no list of clips holds.) What of a box lies further outside
+    than the picture is wide or high is cut off, as a crop of it may take any amount of memory.
 
     Source: Chen et al., iQuery, CVPR 2023.
 
@@ -71,18 +74,20 @@ def published_frames(clip: Clip, time: float, count: int = 3) -> tuple[np.ndarra
     frames, boxes = _same_size(pictures), _best_boxes(clip)
     if boxes is None:
         return frames, None
-    rows = np.empty((count, 5))
+    rows, size = np.empty((count, 5)), (frames.shape[2], frames.shape[1])
     for place, number in enumerate(numbers):
         here = boxes[np.isclose(boxes[:, 0], _time(clip, number))]
-        rows[place] = (0, *here[0, 1:]) if len(here) else (0, 0, 0, frames.shape[2], frames.shape[1])
+        rows[place] = (0, *here[0, 1:]) if len(here) else (0, 0, 0, *size)
         rows[place, 0] = (place - count // 2) / clip.frame_rate
+    limits = np.array([*size, *size])
+    rows[:, 1:] = rows[:, 1:].clip(-limits, 2 * limits)
     return frames, rows
 
 
 def _numbers(clip: Clip, time: float, count: int) -> list[int]:
     """Numbers, from 1, of the frames around a time; those beyond the ends are the first and the last one."""
     centre = int(time * clip.frame_rate) + 1
-    last = clip.frame_count or (None if clip.frames is None else _stored(clip.frames)) or centre + count
+    last = clip.frame_count or (0 if clip.frames is None else _stored(clip.frames)[0]) or centre + count
     return [min(max(centre + offset, 1), last) for offset in range(-(count // 2), count - count // 2)]
 
 
@@ -91,19 +96,22 @@ def _time(clip: Clip, number: int) -> float:
     return (number - 0.5) / clip.frame_rate
 
 
-def _stored(folder: Path) -> int:
-    return _count_files(folder, folder.stat().st_mtime_ns) if folder.is_dir() else 0
+def _stored(folder: Path) -> tuple[int, str]:
+    """Number of the last frame in a folder, 0 if there is none, and what the names of frames end in."""
+    return _last_frame(folder, folder.stat().st_mtime_ns) if folder.is_dir() else (0, "")
 
 
 @functools.lru_cache(_FOLDERS_KNOWN)
-def _count_files(folder: Path, changed: int) -> int:
-    """Count the frames in a folder as it was at a time."""
-    return sum(1 for _ in folder.glob("*.jpg"))
+def _last_frame(folder: Path, changed: int) -> tuple[int, str]:
+    """The same of a folder as it was at a time."""
+    last = max((path.name for path in folder.iterdir() if _FRAME.fullmatch(path.name)), default="000000")
+    return int(last[:6]), last[6:]
 
 
 def _pictures(clip: Clip, numbers: Sequence[int]) -> list[np.ndarray] | None:
-    if clip.frames is not None and _stored(clip.frames):
-        return [read_picture(clip.frames / f"{number:06d}.jpg") for number in numbers]
+    last, suffix = (0, "") if clip.frames is None else _stored(clip.frames)
+    if clip.frames is not None and last:
+        return [read_picture(clip.frames / f"{number:06d}{suffix}") for number in numbers]
     if clip.video is None or not clip.video.is_file():
         return None
     with VideoSource(clip.video, threads=1) as video:

@@ -168,6 +168,8 @@ class IndexReader(Reader):
         mixtures: list[tuple[list[str], tuple[Clip, ...]]] = []
         first = ""
         for where, cells in self._rows(entry):
+            if len(cells) == 1:  # the whole row in quotes
+                cells = cells[0].split(",")
             try:
                 found = self._mixture([cell for cell in cells if cell.strip()], by_name, split)
                 if mixtures and len(found) != len(mixtures[0][1]):

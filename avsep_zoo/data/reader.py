@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from avsep_zoo.data.clip import Clip
+from avsep_zoo.data.splits import pair_up
 from avsep_zoo.errors import DataError
 from avsep_zoo.registry import registry
 
@@ -73,10 +75,19 @@ class Reader(ABC):
     def mixtures(self, name: str) -> list[tuple[Clip, ...]]:
         """Clips of each mixture of a list.
 
+        A list of clips is one, too: its clips are paired up, always in the same way, so that what is chosen by a
+        score can be chosen on validation clips.
+
         Raises:
             DataError: there is no such list, or it has no usable row.
         """
-        raise DataError(f"{str(self.root)!r} has no list of mixtures {name!r}; it has {_names(self.mixture_lists())}.")
+        if name in self.splits():
+            pairs = pair_up([clip for clip in self.clips(name) if len(clip.labels) < 2])
+            if not pairs:
+                raise DataError(f"The clips of {name!r} in {str(self.root)!r} cannot be paired; give two classes.")
+            return list(pairs)
+        lists = _names((*self.mixture_lists(), *self.splits()))
+        raise DataError(f"{str(self.root)!r} has no list {name!r} to make mixtures of; it has {lists}.")
 
     def prepared(self, clip: Clip, target: Path) -> Clip:
         """Return the clip as it stands in a prepared copy of this data set in ``target``.
@@ -153,9 +164,15 @@ def _noted_rate(root: Path) -> float | None:
 def _matching(root: Path) -> type[Reader]:
     names = [entry.name for entry in registry().list("reader")]
     for name in sorted(names, key=lambda name: (name == "folder", name)):
-        kind: type[Reader] = registry().part("reader", name)
-        if kind.matches(root):
-            return kind
+        try:
+            kind: type[Reader] = registry().part("reader", name)
+            if kind.matches(root):
+                return kind
+        except Exception as error:
+            if registry().get("reader", name).plugin == "core":
+                raise
+            why = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
+            warnings.warn(f"The reader {name!r} was left out, it cannot look at {str(root)!r} ({why}).", stacklevel=2)
     raise DataError(
         f"{str(root)!r} looks like none of the data sets {_names(names)}; "
         "name one with --dataset to see what is missing."

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import math
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,20 +66,25 @@ def read_segment(
     return np.pad(sound, (before, length - before - len(sound)))
 
 
-def published_segment(path: Path, *, rate: int, length: int, centre: float) -> np.ndarray:
-    """Read float32 mono (length,) around ``centre`` seconds by the rules of the loaders of iQuery and DAVIS.
+def published_segment(
+    path: Path, *, rate: int, length: int, centre: float, assume_rate: bool = True, repeat: bool = True
+) -> np.ndarray:
+    """Read float32 mono (length,) around ``centre`` seconds by the rules of published loaders.
 
-    A file whose own rate is at most ``rate`` is not resampled but taken as if it were at ``rate``. A sound shorter
-    than a segment is repeated, before it is resampled. Outside of the sound the segment is silent, and so is the last
-    sample of a segment of odd length. It is clipped to [-1, 1]. A path that ends in ``silent`` is silence.
+    Outside of the sound the segment is silent, and so is the last sample of a segment of odd length. It is clipped to
+    [-1, 1]. A path that ends in ``silent`` is silence. The defaults are the rules of iQuery and DAVIS.
 
-    Source: Chen et al., iQuery, CVPR 2023; Huang et al., DAVIS, ACCV 2024.
+    Source: Chen et al., iQuery, CVPR 2023; Huang et al., DAVIS, ACCV 2024; Mahmud et al., BiModalSep, ICLR 2024, which
+    has a resampler of its own; IAL-CMS, AAAI 2024.
 
     Args:
         path: a sound file, or a video whose sound it is.
         rate: in Hz, of the model.
         length: samples.
         centre: seconds, at the rate that is assumed.
+        assume_rate: a slower file is not resampled but taken as if it were at ``rate``.
+        repeat: a sound shorter than a segment is repeated: before a fast file is resampled where the rate of slow ones
+            is assumed, otherwise after.
 
     Raises:
         DataError: the file cannot be read, is empty, or ends before the segment begins.
@@ -86,11 +93,12 @@ def published_segment(path: Path, *, rate: int, length: int, centre: float) -> n
     if str(path).endswith("silent"):
         return segment
     sound, own_rate = _read_whole(path)
-    shortest = own_rate * (length / rate)
-    if len(sound) < shortest:
-        sound = np.tile(sound, int(shortest / len(sound)) + 1)
-    if own_rate > rate:
+    if assume_rate and repeat:
+        sound = _repeated(sound, own_rate * (length / rate))
+    if own_rate > rate or not assume_rate:
         sound = resample(sound[None], own_rate, rate)[0]
+    if repeat and not assume_rate:
+        sound = _repeated(sound, length)
     middle, half = int(centre * rate), length // 2
     start, end = max(0, middle - half), min(len(sound), middle + half)
     if start > len(sound):
@@ -100,6 +108,10 @@ def published_segment(path: Path, *, rate: int, length: int, centre: float) -> n
         )
     segment[half - (middle - start) : half + (end - middle)] = sound[start:end]
     return segment.clip(-1.0, 1.0)
+
+
+def _repeated(sound: np.ndarray, samples: float) -> np.ndarray:
+    return np.tile(sound, int(samples / len(sound)) + 1) if len(sound) < samples else sound
 
 
 def seconds(path: Path, slowest: int = 1) -> float:
@@ -133,8 +145,10 @@ def clip_seconds(clip: Clip, slowest: int = 1) -> float:
 
 def _header(path: Path) -> _Header:
     with _reading(path):
-        stat = path.stat()
-        return _read_header(path, stat.st_mtime_ns, stat.st_size)
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe or device would be read for ever
+            raise OSError(errno.EINVAL, "it is no file")
+        return _read_header(path, found.st_mtime_ns, found.st_size)
 
 
 @functools.lru_cache(_FILES_KNOWN)

@@ -30,8 +30,9 @@ _FRONT = re.compile(r"---\r?\n(.*?\n)(?=---\r?\n)", re.DOTALL)
 def write_results(card: Path, results: Mapping[str, Any], command: str) -> None:
     """Write what was measured of a card's model into the ``model-index`` of its front matter.
 
-    Entries of the same data set, list and protocol are replaced, others stay. Outside the ``model-index`` the
-    README stays as it is, byte for byte; it is replaced as a whole or not at all.
+    Entries of the same data set, list and protocol are replaced, and those of the same data set and list that name no
+    protocol. Others stay, but for the address that the Hub wants of a source with a name. Outside the
+    ``model-index`` the README stays as it is, byte for byte; it is replaced as a whole or not at all.
 
     Args:
         card: the folder of the card, or its README.md.
@@ -113,18 +114,32 @@ def _entries(card: Card, results: Mapping[str, Any], command: str) -> list[dict[
 def _merged(index: Any, name: str, entries: list[dict[str, Any]], readme: Path) -> list[Any]:
     """The model-index with ``entries``, each in the place of the one it replaces or at the end."""
 
-    def key(entry: Any) -> tuple[Any, ...]:
-        return tuple(entry["dataset"].get(field) for field in ("type", "config", "split"))
+    def place(entry: Any) -> tuple[Any, ...]:
+        return tuple(entry["dataset"].get(field) for field in ("type", "split"))
 
+    fresh = {place(entry): entry for entry in entries}
+    measured = {place(entry): (entry["dataset"]["config"], None) for entry in entries}
+    kept: list[Any] = []
     try:
         index = list(index or [])
-        model = next((m for m in index if m["name"] == name), index[0] if index else {"name": name, "results": []})
-        fresh = {key(entry): entry for entry in entries}
-        kept = [fresh.pop(key(entry), entry) for entry in model["results"] or []]
+        model: Any = next((m for m in index if m["name"] == name), index[0] if index else {"name": name, "results": []})
+        for entry in model["results"] or []:
+            where = place(entry)
+            if entry["dataset"].get("config") not in measured.get(where, ()):
+                kept.append(_with_address(entry))
+            elif where in fresh:
+                kept.append(fresh.pop(where))
     except (LookupError, TypeError, AttributeError) as error:
         raise WeightsError(f"The {_KEY} of {str(readme)!r} has another form than the Hub's; correct it.") from error
     merged = {**model, "results": [*kept, *fresh.values()]}
     return [merged if m is model else m for m in index] or [merged]
+
+
+def _with_address(entry: Any) -> Any:
+    source = entry.get("source") or {}
+    if not source.get("name") or source.get("url"):
+        return entry
+    return {**entry, "source": {**source, "url": HOMEPAGE}}
 
 
 def _place(front: str, readme: Path) -> tuple[int, int]:

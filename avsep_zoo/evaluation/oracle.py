@@ -15,7 +15,7 @@ from torch import Tensor
 
 __all__ = ["BASELINES", "baseline"]
 
-WINDOW = 2048 / 11025  # seconds; of 46, 93, 186 and 370 ms the highest mean SDR on mixtures of instruments
+WINDOW = 2048 / 11025  # seconds
 OVERLAP = 4  # hops per window
 
 BASELINES: Mapping[str, str] = {
@@ -30,6 +30,10 @@ def baseline(name: str, mixture: Tensor, sources: Tensor, rate: int, *, window: 
 
     The masks act on an STFT with a periodic Hann window of ``window`` seconds (186 ms: 2048 samples at 11025 Hz,
     2972 at 16 kHz), a hop of a quarter of it, centred, zeros beyond the ends.
+
+    186 ms were chosen among 46, 93, 186 and 370 ms by the mean SDR on 32 pairs of validation clips of the synthetic
+    data: 21.0, 23.3, 24.7 and 24.8 dB for the ratio mask, 21.9, 24.2, 25.5 and 25.4 dB for the binary mask. The two
+    longest tie; the shorter of them is taken.
 
     Args:
         name: one of :data:`BASELINES`.

@@ -35,6 +35,8 @@ class Protocol:
         offset: seconds by which that is later.
         frame_rate: frames per second that the list of frames is taken to have; None is its own.
         loader: ``paper`` reads clips as the published code does, oddities included.
+        assume_rate, repeat: how it treats slow files and short sounds
+            (:func:`~avsep_zoo.data.segment.published_segment`).
         mixture: ``sum`` or ``mean`` of the sources; None is the rule of the model's objective.
         full_level: whether the truth is the source before a ``mean`` divides it.
         window, hop: samples of windows and steps of the published sliding window, whose estimates are averaged;
@@ -60,6 +62,8 @@ class Protocol:
     offset: float = 0.0
     frame_rate: float | None = None
     loader: Literal["default", "paper"] = "default"
+    assume_rate: bool = True
+    repeat: bool = True
     mixture: Literal["sum", "mean"] | None = None
     full_level: bool = False
     window: int | None = None
@@ -100,7 +104,7 @@ _IQUERY = replace(
 _DAVIS = replace(
     _OFFICIAL,
     source="Huang et al., DAVIS, ACCV 2024, arXiv 2308.00122, and DAVIS-Flow, IJCV 134(3), 2026, arXiv 2509.22063, "
-    "and their official code",
+    "and their official code; noise is drawn from another seed",
     mixture="mean",
     full_level=True,
     batch=8,
@@ -108,9 +112,10 @@ _DAVIS = replace(
 _BIMODAL = replace(
     _OFFICIAL,
     source="Mahmud et al., Weakly-supervised Audio Separation via Bi-modal Semantic Similarity, ICLR 2024, "
-    "arXiv 2404.01740, and its official code",
+    "arXiv 2404.01740, and its official code; the batch size is that of its training",
     rate=16000,
     length=131070,
+    assume_rate=False,
     mixture="mean",
     batch=16,
 )
@@ -150,7 +155,8 @@ _ALL = (
         _DAVIS,
         name="davis.music",
         summary="5.9 s at 11025 Hz around an eighth of the time of the middle frame (frames at 1 per second are taken "
-        "for 8), mean of the sources, which are the truth at full level.",
+        "for 8), mean of the sources, which are the truth at full level. Neighbouring frames are shown, not every "
+        "second one.",
         dataset="music",
         lists=("testsepmusic", "testsep"),
         rate=11025,
@@ -194,12 +200,15 @@ _ALL = (
         summary="10 s at 11025 Hz from the start of each clip, sum of the sources, a window of 5.9 s every 0.2 s, "
         "averaged; a silent estimate counts as 0 dB. The published run draws detections, and the order of its "
         "mixtures, at random.",
-        source="Independency Adversarial Learning for Cross-Modal Sound Separation, AAAI 2024, and its official code",
+        source="Independency Adversarial Learning for Cross-Modal Sound Separation, AAAI 2024, and its official code; "
+        "the batch size is that of its README",
         dataset="duets",
         lists=("test_2mix", "test_3mix"),
         rate=11025,
         length=110250,
         placement="start",
+        assume_rate=False,
+        repeat=False,
         mixture="sum",
         window=65535,
         hop=2205,
@@ -227,9 +236,11 @@ _ALL = (
     replace(
         _BIMODAL,
         name="bimodal_sep.audiocaps",
-        summary="8.2 s at 16 kHz from the middle of each clip, mean of the sources.",
+        summary="8.2 s at 16 kHz from the middle of each clip, mean of the sources. The paper's pairs are not in its "
+        "repository.",
         dataset="audiocaps",
         lists=("test_sep2",),
+        repeat=False,
     ),
 )
 

@@ -155,6 +155,8 @@ class Scorer:
             placement=self.protocol.placement,
             pictures=getattr(encoder, "frames", 3),
             protocol=self.protocol.loader,
+            assume_rate=self.protocol.assume_rate,
+            repeat=self.protocol.repeat,
         )
 
     def _end(self, clips: Mixture) -> int:

@@ -12,12 +12,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing import connection, get_context, parent_process
 from types import TracebackType
 from typing import Self
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from avsep_zoo.data.clip import Clip
 from avsep_zoo.errors import DataError
@@ -25,8 +25,6 @@ from avsep_zoo.evaluation.score import Scored
 from avsep_zoo.evaluation.scorer import Scorer, Separated
 
 __all__ = ["Task", "Workers"]
-
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 Task = tuple[Sequence[Sequence[Clip]], tuple[int, ...], int]  # a batch, the positions wanted of it, its seed
 
@@ -43,6 +41,7 @@ class Workers:
 
     def __enter__(self) -> Self:
         torch.set_num_threads(1)
+        self.limits = threadpool_limits(1)  # of NumPy's and SciPy's linear algebra, too
         if self.count > 1:
             self.pool = ProcessPoolExecutor(
                 self.count, mp_context=get_context("spawn"), initializer=_start, initargs=(self.scorer,)
@@ -52,6 +51,7 @@ class Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.limits.restore_original_limits()
         torch.set_num_threads(self.threads)
         if self.pool is not None:
             self.pool.shutdown(cancel_futures=True)
@@ -66,9 +66,7 @@ class Workers:
             yield from (_score(task, self.scorer) for task in tasks)
             return
         try:
-            with _one_thread():
-                found = self.pool.map(_score, tasks)
-            yield from found
+            yield from self.pool.map(_score, tasks)
         except BrokenProcessPool as error:
             raise DataError(
                 f"One of the {self.count} worker processes was ended from outside, maybe for lack of memory; evaluate "
@@ -79,8 +77,7 @@ class Workers:
         """Separate the one mixture that is wanted of a batch."""
         if self.pool is None:
             return _separate(task, self.scorer)
-        with _one_thread():
-            return self.pool.submit(_separate, task).result()
+        return self.pool.submit(_separate, task).result()
 
 
 def _start(scorer: Scorer) -> None:
@@ -89,6 +86,7 @@ def _start(scorer: Scorer) -> None:
     _scorer = scorer
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+    threadpool_limits(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -111,18 +109,3 @@ def _separate(task: Task, scorer: Scorer | None = None) -> Separated | str:
     scorer = scorer or _scorer
     assert scorer is not None
     return scorer.separate(mixtures, seed=seed)[wanted[0]]
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let processes that are started now compute on one thread; libraries read it when they are imported."""
-    before = {name: os.environ.get(name) for name in THREADS}
-    os.environ |= dict.fromkeys(THREADS, "1")
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

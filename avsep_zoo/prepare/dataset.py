@@ -101,7 +101,7 @@ def _listed(reader: Reader) -> dict[str, list[Clip]]:
         except DataError as error:
             reader.skip(split, str(error))
     if not listed:
-        why = reader.skipped[-1].why if reader.skipped else "it has no list and no clip"
+        why = reader.skipped[-1].why if reader.skipped else "it has no list and no clip; check folder and --dataset."
         raise DataError(f"Nothing is listed in {str(reader.root)!r}: {why}")
     return listed
 

@@ -20,12 +20,20 @@ from avsep_zoo.data.fixed_mixtures import FixedMixtures
 from avsep_zoo.data.mix_and_separate import MixAndSeparate
 from avsep_zoo.data.reader import Skipped, open_data
 from avsep_zoo.data.splits import hash_split
-from avsep_zoo.errors import AvsepError, DataError
+from avsep_zoo.errors import AvsepError, CueError, DataError
 from avsep_zoo.model import SeparationModel
 from avsep_zoo.registry import registry
 from avsep_zoo.training.config import TrainingConfig
 
-__all__ = ["Lists", "ValidationItems", "parts_of_steps", "read_lists", "training_items", "validation_items"]
+__all__ = [
+    "Lists",
+    "ValidationItems",
+    "check_classes",
+    "parts_of_steps",
+    "read_lists",
+    "training_items",
+    "validation_items",
+]
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,26 @@ def read_lists(data: Path, dataset: str | None, config: TrainingConfig) -> Lists
         "sha256": digest.hexdigest(),
     }
     return Lists(train, validation, tuple(reader.skipped), identity)
+
+
+def check_classes(model: SeparationModel, clips: Iterable[Clip]) -> None:
+    """Check that a model with a list of classes knows all that the clips have.
+
+    Raises:
+        DataError: it does not know some of them.
+    """
+    position = getattr(model.encoder, "label_index", None)
+    unknown = []
+    for label in sorted({label for clip in clips for label in clip.labels}) if position else ():
+        try:
+            position(label)  # type: ignore[misc]
+        except CueError:
+            unknown.append(label)
+    if unknown:
+        raise DataError(
+            f"The data has classes that {model.name} does not know: {', '.join(unknown)}; add them with --add-class, "
+            "rename them, or leave them out of the lists."
+        )
 
 
 def training_items(model: SeparationModel, clips: Sequence[Clip], config: TrainingConfig) -> MixAndSeparate:

@@ -52,7 +52,7 @@ def train(
         config: settings.
         dataset: reader of the data; None is the first that knows the folder.
         origin: where the model comes from, for ``training.yaml``.
-        told: further entries of the cards' manifest: licences.
+        told: further entries of the cards' manifest: licences, and ``started_from``, the card it starts from.
         progress: called with every log record, in the main process.
 
     Raises:
@@ -67,6 +67,7 @@ def train(
         if config.members > 1 and not objective.mixtures_only:
             raise DataError(f"{model.name} cannot learn from mixtures only; set members to 1.")
         lists = items.read_lists(data, dataset, config)
+        items.check_classes(model, (*lists.train, *lists.validation))
         training = items.training_items(model, lists.train, config)
         validation = items.validation_items(model, lists.validation, config)
         freeze(model, config.freeze)
@@ -79,25 +80,24 @@ def train(
         peak = [group["lr"] for group in turns.groups()]
         average = Average(model, config.ema) if config.ema and main else None
         trained = Trained(model, objective, optimisers, turns.scaler, average)
-        state = run_folder.resume(run, trained, config, lists.identity)
+        state = run_folder.resume(run, trained, config, lists.identity, told)
         batches = items.parts_of_steps(
             training, config, state.step, process=accelerator.process_index, processes=accelerator.num_processes
         )
     with processes.together():
         if main:
-            made_of = origin or {"parts": model.parts}
-            settings = {**made_of, "data": lists.identity, "training": config.to_dict()}
-            run_folder.create(run, settings)
-            note_skipped(run, (*lists.skipped, *training.skipped))
+            run_folder.create(run)
         kept = state.step if (run / "checkpoint.pt").exists() else -1
         log = RunLog(run if main else None, step=kept, tensorboard=config.tensorboard, progress=progress)
     turns.join()
+
+    part = config.batch // config.accumulate  # what fits the device
 
     def judge() -> None:
         """Score the model, keep it if it is the best, and let every process know."""
         with processes.together():
             if main:
-                better = state.judge(validate(trained.exported, objective, validation, batch=config.batch))
+                better = state.judge(validate(trained.exported, objective, validation, batch=part))
                 log.record(step=state.step, validation_sdr=round(state.sdr, 3))
                 note_skipped(run, validation.skipped)
                 if better:
@@ -115,6 +115,11 @@ def train(
     objective.train()
     started = time.monotonic()
     with log:
+        with processes.together():
+            if main:
+                made_of = origin or {"parts": model.parts}
+                run_folder.save_settings(run, {**made_of, "data": lists.identity, "training": config.to_dict()})
+                note_skipped(run, (*lists.skipped, *training.skipped))
         if config.validate_first and state.step == 0:
             judge()
         while state.step < config.steps and not _is_stale(state, config):

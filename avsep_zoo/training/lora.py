@@ -34,7 +34,8 @@ def add_adapters(model: SeparationModel, settings: Mapping[str, Any]) -> None:
             alpha / r (2 r); ``dropout`` of what they read, in [0, 1) (0); ``targets`` names or patterns of the
             modules that get one, as in :func:`~avsep_zoo.training.freeze.freeze`. Without targets these are all
             linear layers and 2-D convolutions that are not frozen already. Layers inside an
-            ``nn.MultiheadAttention`` and grouped convolutions cannot have one.
+            ``nn.MultiheadAttention`` cannot have one, and neither can grouped and dilated convolutions, nor those
+            that pad with anything but zeros.
 
     Raises:
         DataError: a setting is unknown or impossible, no layer can have an adapter, or they have them already.
@@ -80,7 +81,7 @@ def _layers(model: SeparationModel, targets: Sequence[str] | None) -> list[str]:
     for path, module in model.named_modules():
         plain = isinstance(module, nn.Linear | nn.Conv2d) and "weight" in module._parameters  # not parametrised
         inside = any(path.startswith(f"{outer}.") for outer in attention)  # there weights are read, not called
-        if plain and not inside and getattr(module, "groups", 1) == 1:
+        if plain and not inside and not _beyond_peft(module):
             able[path] = module
     for target in targets or ():
         if not any(named_by(target, path) for path in able):
@@ -95,6 +96,13 @@ def _layers(model: SeparationModel, targets: Sequence[str] | None) -> list[str]:
     if not layers:
         raise DataError(f"No layer of {model.name} can have an adapter: all are frozen already; freeze less.")
     return layers
+
+
+def _beyond_peft(module: nn.Module) -> bool:
+    """Whether a layer is a convolution whose adapter would be another kind of convolution than itself."""
+    if not isinstance(module, nn.Conv2d):
+        return False
+    return module.groups > 1 or module.dilation != (1, 1) or module.padding_mode != "zeros"
 
 
 def _checked(settings: Mapping[str, Any]) -> tuple[int, int, float, Sequence[str] | None]:

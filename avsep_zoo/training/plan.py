@@ -62,11 +62,12 @@ def read_plan(file: Path) -> Plan:
         DataError: the file cannot be read, or says something that is not understood.
     """
     try:
-        document = yaml.load(file.read_text(encoding="utf-8-sig"), _Loader) or {}
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        document = yaml.load(file.read_text(encoding="utf-8-sig"), _Loader)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         why = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise DataError(f"The config {str(file)!r} cannot be read ({why}); give a YAML file.") from error
     name = f"The config {str(file)!r}"
+    document = {} if document is None else document
     if not isinstance(document, dict):
         raise DataError(f"{name} holds {document!r}; give a mapping with {', '.join(_KEYS)}.")
     for key in document:
@@ -124,7 +125,14 @@ def _where(key: Any) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-4 is a number and no is a text, as in YAML 1.2."""
+    """Safe YAML in which 1e-4 is a number, no is a text, and no key is there twice, as in YAML 1.2."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{key} is there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.yaml_implicit_resolvers = {

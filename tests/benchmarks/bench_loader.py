@@ -1,4 +1,4 @@
-"""Time the making of training items against the straightforward way: python tests/benchmarks/bench_loader.py.
+"""Time the making of training items against the straightforward way: bench_loader.py [SECONDS OF A CLIP ...].
 
 An item is two sources: 65535 samples at 11025 Hz and three pictures each, cropped to the detection; then the same
 with pictures of 224 x 224 pixels, normalised, as an image encoder takes them. The straightforward way loads the whole
@@ -17,6 +17,7 @@ import functools
 import os
 import resource
 import statistics
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -156,7 +157,7 @@ def differences(clips: Sequence[Any]) -> tuple[float, int]:
 
 
 def cases(folder: Path) -> Iterator[tuple[str, list[Any]]]:
-    for seconds in (10, 60):
+    for seconds in [int(argument) for argument in sys.argv[1:]] or [10, 60]:
         out = folder / str(seconds)
         out.mkdir()
         clips = make_clips(out, seconds)

@@ -2,7 +2,8 @@
 
 A row of ``train``, ``val``, ``test`` or ``seen_heard_test`` is ``audio,frames folder,detections`` such as
 ``data/audio/cello/AbC_7.wav,data/frames/cello/AbC_7,data/detect/cello/AbC_7.npy``; the instrument is the folder of the
-sound. The data folder is the one that holds ``data``, or ``data`` itself. Frames are 8 per second.
+sound. The data folder is the one that holds ``data``, or ``data`` itself. Frames are 8 per second, ``%06d.png`` as
+published.
 
 Test mixtures, ``test_2mix`` and ``test_3mix``: for every combination of instruments, ten times, a random clip of
 each; then all are shuffled (Python's generator, seed 0). They are the published ones where no row of the list is

@@ -9,7 +9,6 @@ different classes. ``protocol`` changes nothing: nothing is published.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -17,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from avsep_zoo.data.clip import Clip
 from avsep_zoo.data.index_file import inner_path, read_rows, write_rows
-from avsep_zoo.data.raw_videos import SOUND_SUFFIXES, VIDEO_SUFFIXES
+from avsep_zoo.data.raw_videos import SOUND_SUFFIXES, VIDEO_SUFFIXES, walk
 from avsep_zoo.data.reader import Reader
 from avsep_zoo.data.splits import hash_split, pair_up
 from avsep_zoo.errors import DataError
@@ -117,10 +116,9 @@ class FolderReader(Reader):
     def _media(self, base: str) -> list[PurePosixPath]:
         """Media files in ``base/class``, from the data folder; what stands elsewhere below it is noted."""
         paths = []
-        for folder, inner, files in os.walk(self.root / base):
-            inner[:] = sorted(name for name in inner if not name.startswith("."))
-            for name in sorted(files):
-                path = PurePosixPath(Path(folder, name).relative_to(self.root))
+        for folder, files in walk(self.root / base):
+            for name in files:
+                path = PurePosixPath((folder / name).relative_to(self.root))
                 if path.suffix.lower() not in _MEDIA or name.startswith("."):
                     continue
                 depth = len(path.parts) - bool(base)
