@@ -25,6 +25,7 @@ from avsep_zoo.evaluation.results import ItemFile
 from avsep_zoo.evaluation.run import evaluate
 from avsep_zoo.evaluation.scorer import Scorer
 from avsep_zoo.evaluation.workers import Workers
+from avsep_zoo.folder_lock import folder_lock
 
 RATE = 8000
 MIXTURES = 20  # three batches
@@ -231,15 +232,21 @@ def test_a_file_without_a_whole_line_begins_anew(tmp_path: Path, content: bytes)
         assert again.rows == {0: SCORE}
 
 
-def test_a_file_is_written_by_one_evaluation_at_a_time(tmp_path: Path) -> None:
-    path = tmp_path / "x.jsonl"
-    with ItemFile(path, {}) as file:
-        file.append(0, SCORE)
-        with pytest.raises(DataError, match=r"Another evaluation writes .* now"):
-            ItemFile(path, {})
-        file.append(1, SCORE)
-    with ItemFile(path, {}) as again:
-        assert sorted(again.rows) == [0, 1]
+def test_one_evaluation_writes_into_a_folder_at_a_time(data: Path, tiny: Contender, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with folder_lock(tmp_path / "out"), pytest.raises(DataError, match=r"Another process writes into .* now"):
+        run(data, tiny, tmp_path / "out")
+    assert len(run(data, tiny, tmp_path / "out", limit=1)["items"]) == 1
+
+
+def test_results_do_not_go_among_the_data(data: Path, tiny: Contender, tmp_path: Path) -> None:
+    for out in (data, data / "audio" / "new"):
+        with pytest.raises(DataError, match="give a folder beside it"):
+            run(data, tiny, out)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="is a file"):
+        run(data, tiny, tmp_path / "file")
+    assert not (data / "audio" / "new").exists()
 
 
 def test_sums_are_taken_on_one_thread() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from avsep_zoo.blocks.unet import MaskUNet
 from avsep_zoo.compose import build_part
 from avsep_zoo.contracts import CueBatch, EncoderPlan
+from avsep_zoo.errors import CompositionError
 from avsep_zoo.model import SeparationModel
 from avsep_zoo.recipe import PartConfig
 from avsep_zoo.registry import registry
@@ -117,3 +118,10 @@ def test_a_batch_of_embeddings_can_be_given(tiny_model: SeparationModel, tiny_cu
         repeated = tiny_model.estimate(spectrum, embedding).values
         twice = CueBatch({name: torch.cat((value, value)) for name, value in first.values.items()})
         torch.testing.assert_close(repeated, tiny_model.estimate(spectrum, twice).values, atol=1e-5, rtol=1e-4)
+
+
+def test_a_spectrum_that_the_levels_do_not_divide_is_refused(tiny_model: SeparationModel) -> None:
+    """Said at the first use, whatever the front end made of its settings."""
+    cues = CueBatch({"label": torch.tensor([[0, 1]])})
+    with pytest.raises(CompositionError, match=r"128 x 129 points and a U-Net of 5 levels needs multiples of 32"):
+        tiny_model({"mixture": torch.zeros(1, 8192), "cues": cues})

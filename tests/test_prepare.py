@@ -58,7 +58,7 @@ def run(source: Path, out: Path, name: str = "music", **changes: Any) -> dict[st
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    files = (path for path in root.rglob("*") if path.is_file() and path.name != ".prepare.lock")
+    files = (path for path in root.rglob("*") if path.is_file() and path.name != ".lock")
     return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 

@@ -142,7 +142,7 @@ def test_nothing_usable_ends_with_1(tmp_path: Path) -> None:
         (["--labels", "cello"], "without --detector"),
         (["--motion-weights", "x"], "without --motion"),
         (["--detector", "yolo"], "no detector 'yolo'"),
-        (["--motion", "flow"], "no motion 'flow'"),
+        (["--motion", "flow"], "no motion network 'flow'"),
         (["--detector", "faster_rcnn", "--labels", " , "], "is empty"),
         (["--detector", "faster_rcnn", "--labels", "a,b,a"], "has 'a' twice"),
         (["--detector", "zero_shot", "--detector-weights", "google/owlv2"], "40 hexadecimal digits"),

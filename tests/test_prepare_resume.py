@@ -52,7 +52,7 @@ def prepare(raw: Path, out: Path, **changes: Any) -> dict[str, Any]:
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    files = (path for path in root.rglob("*") if path.is_file() and path.name != ".prepare.lock")
+    files = (path for path in root.rglob("*") if path.is_file() and path.name != ".lock")
     return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
@@ -193,7 +193,7 @@ def test_folders_of_others_are_not_written_to(raw: Path, tmp_path: Path) -> None
 def test_two_runs_do_not_write_to_one_folder(raw: Path, tmp_path: Path) -> None:
     """The second run says so and ends."""
     (tmp_path / "copy").mkdir()
-    with FileLock(tmp_path / "copy" / ".prepare.lock"), pytest.raises(DataError, match="Another run writes"):
+    with FileLock(tmp_path / "copy" / ".lock"), pytest.raises(DataError, match="Another process writes"):
         prepare(raw, tmp_path / "copy")
 
 

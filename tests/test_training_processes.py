@@ -18,6 +18,7 @@ import yaml
 
 from avsep_zoo.cards import read_card
 from avsep_zoo.errors import DataError
+from avsep_zoo.folder_lock import LOCK
 from avsep_zoo.recipe import PartConfig
 from avsep_zoo.training import logs
 from avsep_zoo.training.config import TrainingConfig
@@ -198,12 +199,12 @@ def test_run_that_another_process_trains_is_left_alone(
     monkeypatch.setattr(logs, "_PATIENCE", 0.0)
     run = in_this_process(parts, tones, tmp_path / "run", {**STILL, "steps": 1})
     before = [(run / name).read_bytes() for name in ("log.jsonl", "training.yaml")]
-    holds = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.lockf(f, fcntl.LOCK_EX); print(); sys.stdin.read()"
-    command = [sys.executable, "-c", holds, str(run / "log.jsonl")]
+    holds = "import filelock as f, sys; lock = f.FileLock(sys.argv[1]); lock.acquire(); print(); sys.stdin.read()"
+    command = [sys.executable, "-u", "-c", holds, str(run / LOCK)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdin is not None and other.stdout is not None
         other.stdout.readline()
-        with pytest.raises(DataError, match="Another process trains into"):
+        with pytest.raises(DataError, match="Another process writes into"):
             in_this_process(parts, tones, run, {**STILL, "steps": 2})
         other.stdin.close()
     assert [(run / name).read_bytes() for name in ("log.jsonl", "training.yaml")] == before

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from avsep_zoo.contracts import Bound, Estimate, Separator, SeparatorPlan, Site, Spectrum, expand_sources
+from avsep_zoo.errors import CompositionError
 
 __all__ = ["MaskUNet"]
 
@@ -80,7 +81,17 @@ class MaskUNet(Separator):
         return Estimate(torch.sigmoid(logits), logits)
 
     def logits(self, features: Tensor, inject: Bound) -> Tensor:
-        """(B, 1, F', T) -> mask logits (B, N, F', T)."""
+        """(B, 1, F', T) -> mask logits (B, N, F', T).
+
+        Raises:
+            CompositionError: F' or T is no multiple of 2 ** levels.
+        """
+        rows, frames = features.shape[2:]
+        if rows % 2**self.levels or frames % 2**self.levels:
+            raise CompositionError(
+                f"The front end gives {rows} x {frames} points and a U-Net of {self.levels} levels needs multiples of "
+                f"{2**self.levels}; change length, hop_length or warp_rows, or the levels."
+            )
         batch, sources = features.shape[0], inject.sources
         x = self.input_norm(features)
         skips = []

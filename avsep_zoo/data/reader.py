@@ -86,7 +86,7 @@ class Reader(ABC):
             if not pairs:
                 raise DataError(f"The clips of {name!r} in {str(self.root)!r} cannot be paired; give two classes.")
             return list(pairs)
-        lists = _names((*self.mixture_lists(), *self.splits()))
+        lists = _names(list(dict.fromkeys((*self.mixture_lists(), *self.splits()))))
         raise DataError(f"{str(self.root)!r} has no list {name!r} to make mixtures of; it has {lists}.")
 
     def prepared(self, clip: Clip, target: Path) -> Clip:

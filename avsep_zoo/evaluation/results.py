@@ -68,7 +68,7 @@ class ItemFile:
     ``rows`` holds the records by their position in the list.
 
     Raises:
-        DataError: the file is of other settings, or damaged, or another evaluation writes it now.
+        DataError: the file is of other settings, or damaged.
     """
 
     def __init__(self, path: Path | None, settings: Mapping[str, Any]) -> None:
@@ -79,7 +79,6 @@ class ItemFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._stream = path.open("a+b")
         try:
-            _lock(self._stream, path)
             whole = self._read(path, settings)
             self._stream.truncate(whole)
             if not whole:
@@ -131,22 +130,6 @@ class ItemFile:
                 raise DataError(f"Line {number} of {str(path)!r} is no scored mixture; remove the line or the file.")
             self.rows[position] = record
         return sum(map(len, lines))
-
-
-def _lock(stream: IO[bytes], path: Path) -> None:
-    """Keep other evaluations out for as long as the file is open, where the system can."""
-    try:
-        import fcntl
-    except ImportError:
-        return
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise DataError(
-            f"Another evaluation writes {str(path)!r} now; wait for it, or give another folder to -o."
-        ) from error
-    except OSError:  # a file system without locks
-        return
 
 
 def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:

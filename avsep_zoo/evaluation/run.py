@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import version
@@ -24,6 +24,7 @@ from avsep_zoo.evaluation.score import batch_means
 from avsep_zoo.evaluation.scorer import BATCH, Scorer
 from avsep_zoo.evaluation.statistics import summarise
 from avsep_zoo.evaluation.workers import Task, Workers
+from avsep_zoo.folder_lock import folder_lock
 from avsep_zoo.registry import registry
 
 __all__ = ["evaluate"]
@@ -87,6 +88,8 @@ def evaluate(
     settings = [Setting.of(protocol, contender if contender.card else first or contender) for contender in contenders]
     models = []
     with ExitStack() as stack:
+        if out is not None:
+            stack.enter_context(_claimed(out, data))
         files: list[dict[str, ItemFile]] = []
         for contender, setting in zip(contenders, settings, strict=True):  # all of them, before anything is computed
             files.append({})
@@ -115,12 +118,26 @@ def evaluate(
                     "lists": entries,
                 }
             )
-    results = _document(protocol, settings, data, notes, models)
-    _check(results)
-    if out is not None:
-        write_document(results, out / "results.json")
-        write_report(results, out, out / "report.html")
+        results = _document(protocol, settings, data, notes, models)
+        _check(results)
+        if out is not None:
+            write_document(results, out / "results.json")
+            write_report(results, out, out / "report.html")
     return results
+
+
+def _claimed(out: Path, data: Path) -> AbstractContextManager[None]:
+    """Make the folder of the results and hold it.
+
+    Raises:
+        DataError: it is or lies in the data folder, is a file, or another process has it.
+    """
+    if out.resolve().is_relative_to(data.resolve()):
+        raise DataError(f"The results would lie among the data in {str(data)!r}; give a folder beside it to -o.")
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{str(out)!r} is a file; name a folder for the results.")
+    out.mkdir(parents=True, exist_ok=True)
+    return folder_lock(out)
 
 
 def _check_cues(contenders: Sequence[Contender], use: frozenset[str]) -> None:

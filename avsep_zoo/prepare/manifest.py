@@ -10,18 +10,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from avsep_zoo import __version__
 from avsep_zoo.data.reader import PREPARED
 from avsep_zoo.errors import DataError
+from avsep_zoo.folder_lock import LOCK, folder_lock
 from avsep_zoo.prepare.clip import Record
 from avsep_zoo.prepare.files import remove, write_text
 
 __all__ = ["Journal", "claimed", "ids_sha256", "versions", "write_manifest"]
 
 _JOURNAL = "prepare.jsonl"
-_LOCK = ".prepare.lock"
 
 
 class Journal:
@@ -65,19 +63,16 @@ def claimed(out: Path, settings: Mapping[str, Any]) -> Iterator[Journal]:
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file; name a folder for the prepared data.")
     out.mkdir(parents=True, exist_ok=True)
-    present = {path.name for path in out.iterdir()} - {_LOCK}
+    present = {path.name for path in out.iterdir()} - {LOCK}
     if present and PREPARED not in present:
         raise DataError(f"The folder {out} is not empty and holds no {PREPARED}; name an empty folder.")
-    try:
-        with FileLock(out / _LOCK, timeout=0):
-            journal = Journal(out)
-            if journal.records:
-                _compare(out, settings)
-            elif present:
-                remove(out / _JOURNAL)
-            yield journal
-    except Timeout as error:
-        raise DataError(f"Another run writes to {out}; wait for it or name another folder.") from error
+    with folder_lock(out):
+        journal = Journal(out)
+        if journal.records:
+            _compare(out, settings)
+        elif present:
+            remove(out / _JOURNAL)
+        yield journal
 
 
 def _compare(out: Path, settings: Mapping[str, Any]) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
-import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 from avsep_zoo.data.reader import Skipped
 from avsep_zoo.errors import DataError
+from avsep_zoo.folder_lock import folder_lock
 
 __all__ = ["RunLog", "note_skipped", "read_skipped"]
 
@@ -45,8 +44,8 @@ class RunLog:
         self._lines = self._board = None
         with ExitStack() as opened:
             if run is not None:
+                opened.enter_context(folder_lock(run, patience=_PATIENCE))
                 self._lines = opened.enter_context((run / "log.jsonl").open("a+", encoding="utf-8", errors="replace"))
-                _lock(self._lines, run)
                 self._lines.seek(0)
                 self._lines.truncate(_length_until(self._lines.read(), step))
                 if tensorboard:
@@ -84,25 +83,6 @@ def _writer(folder: Path, step: int) -> Any:
             "TensorBoard is not installed; run pip install 'avsep-zoo[train]', or set tensorboard to false."
         ) from error
     return SummaryWriter(str(folder), purge_step=step, flush_secs=10)
-
-
-def _lock(log: IO[str], run: Path) -> None:
-    """Keep other processes out for as long as this one lives, where the system can."""
-    try:
-        import fcntl
-    except ImportError:
-        return
-    end = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            fcntl.lockf(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN):  # a file system without locks
-                return
-            if time.monotonic() > end:
-                raise DataError(f"Another process trains into {str(run)!r}; wait for it, or end it first.") from error
-            time.sleep(0.1)
 
 
 def _length_until(text: str, step: int) -> int:
