@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from avsep_zoo.compose import compose, compose_recipe
@@ -154,7 +156,7 @@ def test_data_that_cannot_be_used_leaves_no_run(make: Make, data: Path, tmp_path
     with pytest.raises(DataError, match="no list 'trian'"):
         train(make(), data, tmp_path / "run", config(train_split="trian"))
     (data / "val.csv").write_text("/drum/c.wav,/drum/c.mp4,2\n")
-    with pytest.raises(DataError, match="has 1 clips of one sound, and too few classes"):
+    with pytest.raises(DataError, match="The 1 clips for validation have too few classes"):
         train(make(), data, tmp_path / "run", config())
     assert not (tmp_path / "run").exists()
 
@@ -218,3 +220,25 @@ def test_validation_mixtures_have_no_class_in_common(make: Make, tones: Path) ->
     assert len(items) == 7
     for clips in items.mixtures.mixtures:
         assert {clip.label for clip in clips} == {"violin", "flute", "drum"}
+
+
+def test_duets_alone_are_validated_as_recordings(tmp_path: Path, tiny_parts: dict[str, PartConfig]) -> None:
+    """Learning from mixtures only needs no solo: two duets are mixed, and each is scored as the sum of its sounds."""
+    tiny_parts["encoder"].config["classes"] = ["violin", "flute", "drum", "horn"]  # type: ignore[index]
+    tiny_parts["conditioner"].config["queries"] = 5  # type: ignore[index]
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for pair in ("violin+flute", "drum+horn"):
+            folder = tmp_path / "data" / split / pair
+            folder.mkdir(parents=True)
+            for take in range(2):
+                soundfile.write(folder / f"{take}.wav", rng.uniform(-0.4, 0.4, 9000), 8000)
+    settings = config(members=2, steps=2, validate_every=2)
+    run = train(compose_recipe(tiny_parts, "iquery.tiny"), tmp_path / "data", tmp_path / "run", settings)
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in log if record.get("validation_sdr") is not None] == [2]
+    lists = read_lists(tmp_path / "data", None, settings)
+    item = validation_items(compose_recipe(tiny_parts, "iquery.tiny"), lists.validation, settings)[0]
+    assert len(item["sources"]) == 2 and item["cues"].shape == (1, 4)
+    with pytest.raises(DataError, match="too few classes"):
+        validation_items(compose_recipe(tiny_parts, "iquery.tiny"), lists.validation, config(members=1))

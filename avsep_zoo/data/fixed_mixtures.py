@@ -27,7 +27,7 @@ class FixedMixtures(Dataset[dict[str, Any]]):
     """Given mixtures, each clip cut at a fixed place: validation and test items.
 
     An item has ``sources``, float32 (N, L); ``cues``, a CueBatch of (1, N), or where there is no ``prepare`` the list
-    of N cues, to be given to :meth:`~avsep_zoo.SeparationModel.separate`; and ``skipped``, a list of
+    of cues, to be given to :meth:`~avsep_zoo.SeparationModel.separate`; and ``skipped``, a list of
     :class:`~avsep_zoo.data.reader.Skipped` that says why an item is silent and black (only with
     ``protocol="paper"``). Where a file cannot be used, an item raises an AvsepError; the others are not affected.
 
@@ -39,6 +39,7 @@ class FixedMixtures(Dataset[dict[str, Any]]):
         reads: modalities that the encoder reads; nothing else is loaded.
         use: which of ``label``, ``text`` and ``frames`` cues give; None is all. One that would be empty gives its
             label, or caption.
+        members: cues per clip; above 1 every clip has so many classes, and a cue for each of them.
         placement: ``middle``: around the middle of each clip, from its beginning where it is shorter; ``frame``:
             around the frame after the middle one, its number being the frame count // 2 + 1, silent outside of the
             clip; ``start``: at its beginning.
@@ -57,6 +58,7 @@ class FixedMixtures(Dataset[dict[str, Any]]):
         length: int,
         reads: frozenset[str] = frozenset({"label", "frames"}),
         use: frozenset[str] | None = None,
+        members: int = 1,
         placement: Placement = "middle",
         pictures: int = 3,
         protocol: Protocol = "default",
@@ -65,7 +67,7 @@ class FixedMixtures(Dataset[dict[str, Any]]):
     ) -> None:
         self.mixtures, self.prepare, self.rate, self.length = mixtures, prepare, rate, length
         self.reads, self.use, self.placement, self.pictures = reads, use, placement, pictures
-        self.protocol, self.assume_rate, self.repeat = protocol, assume_rate, repeat
+        self.members, self.protocol, self.assume_rate, self.repeat = members, protocol, assume_rate, repeat
         self.time = length / rate / 2
 
     def __len__(self) -> int:
@@ -75,17 +77,18 @@ class FixedMixtures(Dataset[dict[str, Any]]):
         clips = self.mixtures[index]
         skipped: list[Skipped] = []
         try:
-            sounds, cues = zip(*map(self._source, clips), strict=True)
+            sounds, groups = zip(*map(self._source, clips), strict=True)
         except AvsepError as error:
             if self.protocol == "default":
                 raise
             skipped.append(Skipped(" + ".join(clip.id for clip in clips), str(error)))
             sounds = (np.zeros(self.length, dtype=np.float32),) * len(clips)
-            cues = tuple(self._cue(clip, black_cue(clip, self._loaded, pictures=self.pictures)) for clip in clips)
+            groups = tuple(self._cues(clip, black_cue(clip, self._loaded, pictures=self.pictures)) for clip in clips)
+        cues = [cue for group in groups for cue in group]
         item: dict[str, Any] = {"sources": torch.from_numpy(np.stack(sounds)), "skipped": skipped}
         if self.prepare is None:
-            return {**item, "cues": list(cues)}
-        item["cues"] = self.prepare(list(cues), video=None, time=self.time)
+            return {**item, "cues": cues}
+        item["cues"] = self.prepare(cues, video=None, time=self.time)
         if skipped:
             blacken(item["cues"])
         return item
@@ -94,7 +97,7 @@ class FixedMixtures(Dataset[dict[str, Any]]):
     def _loaded(self) -> frozenset[str]:
         return self.reads if self.use is None or "frames" in self.use else self.reads - {"frames"}
 
-    def _source(self, clip: Clip) -> tuple[np.ndarray, Cue]:
+    def _source(self, clip: Clip) -> tuple[np.ndarray, list[Cue]]:
         paper = self.protocol == "paper"
         span = clip_seconds(clip, self.rate if paper and self.assume_rate else 1)
         start, time = self._place(clip, span)
@@ -117,7 +120,7 @@ class FixedMixtures(Dataset[dict[str, Any]]):
             end = None if clip.duration is None else clip.start + span
             sound = read_segment(clip.audio, self.rate, self.length, clip.start + start, end=end)
         shown = shown_cue(clip, time, self._loaded, pictures=self.pictures, protocol=self.protocol, at=self.time)
-        return sound, self._cue(clip, shown)
+        return sound, self._cues(clip, shown)
 
     def _place(self, clip: Clip, span: float) -> tuple[float, float]:
         """Where the segment begins and the time of its frames, in seconds from the beginning of the clip."""
@@ -131,9 +134,11 @@ class FixedMixtures(Dataset[dict[str, Any]]):
         centre = (count // 2 + 0.5) / clip.frame_rate
         return centre - length / 2, centre
 
-    def _cue(self, clip: Clip, shown: dict[str, Any]) -> Cue:
+    def _cues(self, clip: Clip, shown: dict[str, Any]) -> list[Cue]:
+        if self.members > 1:
+            return [Cue(label=label, **shown) for label in clip.labels]
         names: dict[str, Any] = {"label": clip.label, "text": clip.text}
         given = {name: value for name, value in names.items() if self.use is None or name in self.use}
         if shown.get("frames") is None and not any(given.values()):
             given = names
-        return Cue(**given, **shown)
+        return [Cue(**given, **shown)]

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from einops import reduce
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -121,7 +122,8 @@ def batch_means(
 def validate(model: SeparationModel, objective: Objective, items: Dataset[dict[str, Any]], *, batch: int = 8) -> float:
     """Return the mean SDR in dB of ``model`` on prepared mixtures, mixed by the rule of its objective.
 
-    Mode and random state of the model are left as they are.
+    Where there are several cues per source, their estimates are added up: a recording is scored as a whole. Mode and
+    random state of the model are left as they are.
 
     Args:
         model: the model.
@@ -143,6 +145,7 @@ def validate(model: SeparationModel, objective: Objective, items: Dataset[dict[s
             mixture, sources = objective.mix(loaded["sources"])
             cues = loaded["cues"].to(model.device)
             estimates = model.waveforms({"mixture": mixture.to(model.device), "cues": cues}, consistency=True).cpu()
+            estimates = reduce(estimates, "b (n k) l -> b n l", "sum", n=sources.shape[1])
             sdr = bss_eval(sources[..., : estimates.shape[-1]], estimates).sdr  # (B, N)
             values += [float(mean) for mean in sdr.mean(axis=-1) if math.isfinite(mean)]
     finally:

@@ -142,23 +142,20 @@ class ValidationItems(Dataset[dict[str, Any]]):
 def validation_items(model: SeparationModel, clips: Sequence[Clip], config: TrainingConfig) -> ValidationItems:
     """Mixtures of clips of one sound that have no class in common, drawn by the run's seed.
 
+    Where there are none and the run learns from mixtures only, mixtures of its kind of recordings: what is scored then
+    is each recording, put together from its sounds.
+
     Raises:
         DataError: there are too few classes.
     """
-    solos = [clip for clip in clips if len(clip.labels) < 2]
-    rng = np.random.default_rng(config.seed)
-    mixtures: list[tuple[Clip, ...]] = []
-    for _ in range(100 * config.validation_mixtures):
-        if len(mixtures) == config.validation_mixtures or len(solos) < config.sources:
-            break
-        drawn = tuple(solos[i] for i in rng.choice(len(solos), config.sources, replace=False))
-        labels = [label for clip in drawn for label in clip.labels]
-        if len(set(labels)) == len(labels):
-            mixtures.append(drawn)
+    members, mixtures = 1, _draw_mixtures([clip for clip in clips if len(clip.labels) < 2], config)
+    if not mixtures and config.members > 1:
+        members = config.members
+        mixtures = _draw_mixtures([clip for clip in clips if len(clip.labels) == members], config)
     if not mixtures:
         raise DataError(
-            f"The list for validation has {len(solos)} clips of one sound, and too few classes for mixtures of "
-            f"{config.sources} sources; add clips of at least {config.sources} classes to it."
+            f"The {len(clips)} clips for validation have too few classes for mixtures of {config.sources} sources; add "
+            f"clips of one sound, of at least {config.sources} classes."
         )
     encoder = copy.deepcopy(model.encoder).eval()
     fixed = FixedMixtures(
@@ -167,10 +164,24 @@ def validation_items(model: SeparationModel, clips: Sequence[Clip], config: Trai
         rate=model.front_end.rate,
         length=model.front_end.length,
         reads=encoder.reads,
+        members=members,
         pictures=_pictures(encoder),
         protocol=config.protocol,  # type: ignore[arg-type]
     )
     return ValidationItems(fixed)
+
+
+def _draw_mixtures(clips: Sequence[Clip], config: TrainingConfig) -> list[tuple[Clip, ...]]:
+    rng = np.random.default_rng(config.seed)
+    mixtures: list[tuple[Clip, ...]] = []
+    for _ in range(100 * config.validation_mixtures):
+        if len(mixtures) == config.validation_mixtures or len(clips) < config.sources:
+            break
+        drawn = tuple(clips[i] for i in rng.choice(len(clips), config.sources, replace=False))
+        labels = [label for clip in drawn for label in clip.labels]
+        if len(set(labels)) == len(labels):
+            mixtures.append(drawn)
+    return mixtures
 
 
 def parts_of_steps(
