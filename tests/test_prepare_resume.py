@@ -22,8 +22,8 @@ from filelock import FileLock
 from avsep_zoo.data.reader import open_data
 from avsep_zoo.errors import DataError
 from avsep_zoo.prepare import MotionChoice, Settings, prepare_dataset
-from avsep_zoo.prepare.files import part_name
 from avsep_zoo.prepare.pool import run_all
+from avsep_zoo.replaced import part_name
 from avsep_zoo.synth.files import write_mp4
 
 CLIPS = 12

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from avsep_zoo.errors import DataError
+from avsep_zoo.replaced import write_text
 
 __all__ = ["first_row", "frame_count", "inner_path", "is_text", "read_lines", "read_rows", "write_lines", "write_rows"]
 
@@ -104,16 +105,9 @@ def write_rows(file: Path, rows: Iterable[Sequence[str]]) -> None:
     """Write a list under a temporary name, then rename it."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    _replace(file, text.getvalue())
+    write_text(file, text.getvalue())
 
 
 def write_lines(file: Path, lines: Iterable[str]) -> None:
     """Write one line each under a temporary name, then rename it."""
-    _replace(file, "".join(f"{line}\n" for line in lines))
-
-
-def _replace(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.part")
-    part.write_bytes(text.encode())
-    part.replace(file)
+    write_text(file, "".join(f"{line}\n" for line in lines))

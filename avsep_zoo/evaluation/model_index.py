@@ -17,6 +17,7 @@ import yaml
 from avsep_zoo.cards import Card, read_card
 from avsep_zoo.errors import WeightsError
 from avsep_zoo.evaluation.report import METRIC_NAMES
+from avsep_zoo.replaced import replaced
 
 __all__ = ["write_results"]
 
@@ -61,9 +62,8 @@ def write_results(card: Path, results: Mapping[str, Any], command: str) -> None:
             f"The {_KEY} of {str(readme)!r} cannot be replaced alone (an anchor ties it to other keys, or it is "
             "there twice); write it plainly."
         )
-    part = readme.with_name("README.md.part")
-    part.write_bytes((text[: match.start(1)] + changed + text[match.end(1) :]).encode("utf-8"))
-    part.replace(readme)
+    with replaced(readme) as part:
+        part.write_bytes((text[: match.start(1)] + changed + text[match.end(1) :]).encode("utf-8"))
 
 
 def _entries(card: Card, results: Mapping[str, Any], command: str) -> list[dict[str, Any]]:

@@ -13,10 +13,10 @@ import av
 from avsep_zoo.data.clip import Clip
 from avsep_zoo.errors import DataError, MediaError
 from avsep_zoo.media import VideoSource
-from avsep_zoo.prepare.files import part_name, remove, replaced
 from avsep_zoo.prepare.pictures import frame_times, write_detections, write_frames, write_motion
 from avsep_zoo.prepare.settings import Settings, Tools, load_tools
 from avsep_zoo.prepare.sound import write_sound
+from avsep_zoo.replaced import part_name, remove, replaced
 
 __all__ = ["Broken", "Job", "Record", "carries_detections", "clean", "is_whole", "run_job"]
 

@@ -15,7 +15,7 @@ from avsep_zoo.data.reader import PREPARED
 from avsep_zoo.errors import DataError
 from avsep_zoo.folder_lock import LOCK, folder_lock
 from avsep_zoo.prepare.clip import Record
-from avsep_zoo.prepare.files import remove, write_text
+from avsep_zoo.replaced import remove, write_text
 
 __all__ = ["Journal", "claimed", "ids_sha256", "versions", "write_manifest"]
 

@@ -12,7 +12,7 @@ from PIL import Image
 from avsep_zoo.detection.contract import Detector, MotionNet
 from avsep_zoo.errors import DataError
 from avsep_zoo.media import VideoSource
-from avsep_zoo.prepare.files import replaced
+from avsep_zoo.replaced import replaced
 
 __all__ = ["frame_times", "write_detections", "write_frames", "write_motion"]
 

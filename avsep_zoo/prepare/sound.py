@@ -12,7 +12,7 @@ import soxr
 
 from avsep_zoo.errors import DataError, MediaError
 from avsep_zoo.media import AudioSource, open_audio, read_excerpt
-from avsep_zoo.prepare.files import replaced
+from avsep_zoo.replaced import replaced
 
 __all__ = ["write_sound"]
 

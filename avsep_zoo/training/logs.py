@@ -13,6 +13,7 @@ from typing import Any
 from avsep_zoo.data.reader import Skipped
 from avsep_zoo.errors import DataError
 from avsep_zoo.folder_lock import folder_lock
+from avsep_zoo.replaced import write_text
 
 __all__ = ["RunLog", "note_skipped", "read_skipped"]
 
@@ -105,9 +106,7 @@ def note_skipped(run: Path, skipped: Iterable[Skipped]) -> None:
     fresh = {entry.where: entry.why for entry in skipped if entry.where not in noted}
     if fresh:
         lines = [json.dumps({"where": where, "why": why}) + "\n" for where, why in (noted | fresh).items()]
-        temporary = file.with_name(file.name + ".part")
-        temporary.write_text("".join(lines), encoding="utf-8")
-        temporary.replace(file)
+        write_text(file, "".join(lines))
 
 
 def read_skipped(run: Path) -> dict[str, str]:
