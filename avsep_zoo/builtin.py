@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 def avsep_register(register: Register) -> None:
     """Register the core's front end and backbone, its readers of data sets, detectors and motion features."""
     register.front_end("stft", "avsep_zoo.front_end:StftFrontEnd", "STFT, optionally on a log-frequency axis")
+    register.conditioner("tiled_concat", "avsep_zoo.blocks.tiled_concat:TiledConcat", "a vector at every point")
     register.separator("mask_unet", "avsep_zoo.blocks.unet:MaskUNet", "Sound-of-Pixels U-Net with sigmoid masks")
+    register.driver("diffusion", "avsep_zoo.generative.diffusion:Diffusion", "denoising diffusion: DDIM, DPM-Solver++")
+    register.driver("flow", "avsep_zoo.generative.flow:Flow", "flow matching: Euler and second-order solvers")
+    register.objective(
+        "generative", "avsep_zoo.generative.objective:GenerativeObjective", "errors of a driver on the sources"
+    )
     register.reader("music", "avsep_zoo.data.readers.music:MusicReader", "MUSIC and MUSIC-21 index files")
     register.reader("ave", "avsep_zoo.data.readers.ave:AveReader", "AVE index files")
     register.reader("vggsound", "avsep_zoo.data.readers.vggsound:VggSoundReader", "VGGSound by text or by instrument")

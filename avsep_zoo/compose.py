@@ -14,6 +14,7 @@ from torch import nn
 
 from avsep_zoo.contracts import ConditionerPlan, EncoderPlan, SeparatorPlan
 from avsep_zoo.errors import CompositionError
+from avsep_zoo.generative.contract import DrivenSeparator
 from avsep_zoo.model import SeparationModel
 from avsep_zoo.recipe import PartConfig
 from avsep_zoo.registry import registry
@@ -26,7 +27,13 @@ _FROM_COMPOSE = ("views", "sites", "widths")  # arguments of constructors that c
 
 
 def compose(
-    *, encoder: Part, conditioner: Part, separator: Part, front_end: Part = "stft", name: str = "composed"
+    *,
+    encoder: Part,
+    conditioner: Part,
+    separator: Part,
+    driver: Part | None = None,
+    front_end: Part = "stft",
+    name: str = "composed",
 ) -> SeparationModel:
     """Build a model out of parts.
 
@@ -34,6 +41,7 @@ def compose(
         encoder: a registered :class:`~avsep_zoo.contracts.CueEncoder`, e.g. ``"iquery.cues"``.
         conditioner: a registered :class:`~avsep_zoo.contracts.Conditioner`.
         separator: a registered :class:`~avsep_zoo.contracts.Separator`.
+        driver: a registered :class:`~avsep_zoo.generative.contract.Driver`, for a separator that needs one.
         front_end: a registered :class:`~avsep_zoo.contracts.FrontEnd`.
         name: name of the model.
 
@@ -41,20 +49,24 @@ def compose(
         CompositionError: a name is unknown, a setting is wrong, or two parts do not fit; the message names
             both and what would fit instead.
     """
-    slots = {"encoder": encoder, "conditioner": conditioner, "separator": separator, "front_end": front_end}
+    slots: dict[str, Any] = {"encoder": encoder, "conditioner": conditioner, "separator": separator}
+    slots |= {"front_end": front_end} | ({} if driver is None else {"driver": driver})
     given = {slot: part if isinstance(part, nn.Module) else PartConfig.parse(part) for slot, part in slots.items()}
     encoder_plan: EncoderPlan = _plan("encoder", given["encoder"])
     separator_plan: SeparatorPlan = _plan("separator", given["separator"])
     views, sites = encoder_plan.gives, separator_plan.sites
     conditioner_plan = _plan_conditioner(given, encoder_plan, separator_plan)
-    if isinstance(given["front_end"], PartConfig):
-        _part_class("front_end", given["front_end"])
+    _check_driver(given, separator_plan)
+    for slot in ("front_end", "driver"):
+        if isinstance(part := given.get(slot), PartConfig):
+            _part_class(slot, part)
     built_conditioner = _build("conditioner", given["conditioner"], views=views, sites=sites)
     model = SeparationModel(
         front_end=_build("front_end", given["front_end"]),
         encoder=_build("encoder", given["encoder"]),
         conditioner=built_conditioner,
         separator=_build("separator", given["separator"], widths=dict(conditioner_plan.widths)),
+        driver=_build("driver", given["driver"]) if "driver" in given else None,
         name=name,
         parts={slot: part.to_dict() for slot, part in given.items() if isinstance(part, PartConfig)},
     )
@@ -63,7 +75,7 @@ def compose(
 
 def compose_recipe(parts: Mapping[str, PartConfig], name: str) -> SeparationModel:
     """Build the model of a recipe's parts; the objective, where there is one, is kept in ``model.parts``."""
-    slots: dict[str, Any] = {slot: parts[slot] for slot in ("encoder", "conditioner", "separator", "front_end")}
+    slots: dict[str, Any] = {slot: part for slot, part in parts.items() if slot != "objective"}
     model = compose(**slots, name=name)
     if "objective" in parts:
         model.parts["objective"] = parts["objective"].to_dict()
@@ -91,7 +103,7 @@ def _plan(kind: str, part: PartConfig | nn.Module) -> Any:
     if isinstance(part, nn.Module):
         if kind == "encoder":
             return EncoderPlan(part.reads, part.gives, part.optional)  # type: ignore[arg-type]
-        return SeparatorPlan(part.sites)  # type: ignore[arg-type]
+        return SeparatorPlan(part.sites, isinstance(part, DrivenSeparator))  # type: ignore[arg-type]
     target = _part_class(kind, part)
     try:
         return target.plan(**part.config)
@@ -122,6 +134,18 @@ def _plan_conditioner(given: Mapping[str, Any], encoder: EncoderPlan, separator:
         return kind.plan(views=encoder.gives, sites=separator.sites, **part.config)
     except Exception as error:
         raise _refused("conditioner", part, error) from error
+
+
+def _check_driver(given: Mapping[str, Any], separator: SeparatorPlan) -> None:
+    title = _title(given["separator"])
+    if separator.driven and "driver" not in given:
+        names = ", ".join(entry.name for entry in registry().list("driver"))
+        raise CompositionError(f"The separator {title!r} needs a driver; give one of {names}.")
+    if not separator.driven and "driver" in given:
+        fits = _fitting("separator", lambda plan: plan.driven)
+        raise CompositionError(
+            f"The driver {_title(given['driver'])!r} has nothing to drive: the separator {title!r} reads no noise; {fits}."
+        )
 
 
 def _part_class(kind: str, part: PartConfig) -> Any:

@@ -84,10 +84,10 @@ class ConditionerPlan:
 
 @dataclass(frozen=True)
 class SeparatorPlan:
-    """The sites of a separator, in forward order, and what its estimate means: ``mask`` or ``magnitude``."""
+    """The sites of a separator, in forward order, and whether a driver has to call its network step by step."""
 
     sites: Mapping[str, Site]
-    estimates: str = "mask"
+    driven: bool = False
 
 
 @dataclass
@@ -207,14 +207,16 @@ class Estimate:
     """A separator's answer in the domain of the mask.
 
     Args:
-        values: (B, N, F', T): a mask in [0, 1] or a magnitude, as ``kind`` says.
+        values: (B, N, F', T): a mask in [0, 1], a magnitude, or features as the front end gives them.
         logits: (B, N, F', T) before the activation, where there is one.
-        kind: ``mask`` or ``magnitude``.
+        kind: ``mask``, ``magnitude`` or ``features``.
+        loudness: how many times louder sources are estimated than they are in the mixture.
     """
 
     values: Tensor
     logits: Tensor | None = None
     kind: str = "mask"
+    loudness: float = 1.0
 
 
 class FrontEnd(nn.Module, ABC):

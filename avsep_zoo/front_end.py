@@ -49,6 +49,8 @@ class StftFrontEnd(FrontEnd):
         warp_rows: rows F' of the warped axis, or 0 for no warp.
         pad_mode: ``constant`` (librosa >= 0.9) or ``reflect`` (older librosa, which the papers may have used).
         align_corners: sample the warp as its grid was meant; False reproduces the published code.
+        warp_frames: frames T' that the warp resamples the time axis to, or 0 to keep T.
+        log_scale: factor of ``log(1 + magnitude)``, which is clamped to [0, 1] then; None leaves the logarithm as it is.
         level: scale each segment so that its mean magnitude is ``level`` before the logarithm, which makes the
             network blind to the recording level; None leaves the level as it is (published code).
     """
@@ -65,11 +67,16 @@ class StftFrontEnd(FrontEnd):
         warp_rows: int = 256,
         pad_mode: Literal["constant", "reflect"] = "constant",
         align_corners: bool = False,
+        warp_frames: int = 0,
+        log_scale: float | None = None,
         level: float | None = None,
     ) -> None:
         super().__init__()
         self.rate, self.length, self.n_fft, self.hop_length = rate, length, n_fft, hop_length
         self.warp_rows, self.pad_mode, self.align_corners, self.level = warp_rows, pad_mode, align_corners, level
+        if warp_frames and not warp_rows:
+            raise ValueError(f"warp_frames is {warp_frames} without a warp; give warp_rows, too.")
+        self.warp_frames, self.log_scale = warp_frames, log_scale
         self.frequency_rows = n_fft // 2 + 1
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
@@ -95,16 +102,29 @@ class StftFrontEnd(FrontEnd):
         return waveform.reshape(*spectrum.shape[:-2], waveform.shape[-1])
 
     def warp(self, magnitude: Tensor) -> Tensor:
-        """(B, C, F, T) -> (B, C, F', T)."""
+        """(B, C, F, T) -> (B, C, F', T')."""
         if not self.warp_rows:
             return magnitude
-        return self._sample(magnitude, warp_grid(self.warp_rows, magnitude.shape[-1]))
+        return self._sample(magnitude, warp_grid(self.warp_rows, self.warp_frames or magnitude.shape[-1]))
 
-    def unwarp(self, mask: Tensor) -> Tensor:
-        """(B, C, F', T) -> (B, C, F, T)."""
+    def unwarp(self, mask: Tensor, frames: int | None = None) -> Tensor:
+        """(B, C, F', T') -> (B, C, F, T); T is ``frames``, or T' where that is None."""
         if not self.warp_rows:
             return mask
-        return self._sample(mask, warp_grid(self.frequency_rows, mask.shape[-1], inverse=True))
+        return self._sample(mask, warp_grid(self.frequency_rows, frames or mask.shape[-1], inverse=True))
+
+    def compress(self, warped: Tensor) -> Tensor:
+        """Warped magnitudes -> features."""
+        features = torch.log1p(warped)
+        return features if self.log_scale is None else (self.log_scale * features).clamp(0.0, 1.0)
+
+    def expand(self, features: Tensor) -> Tensor:
+        """Features -> warped magnitudes; the sign of a feature does not count."""
+        return torch.expm1(features.abs() / (self.log_scale or 1.0))
+
+    def features(self, magnitude: Tensor, gain: Tensor | None = None) -> Tensor:
+        """Features (B, C, F', T') of linear magnitudes (B, C, F, T), e.g. of sources with the gain of their mixture."""
+        return self.compress(self.warp(magnitude if gain is None else magnitude * gain))
 
     def _sample(self, image: Tensor, grid: Tensor) -> Tensor:
         grid = grid.to(image).expand(image.shape[0], -1, -1, -1)
@@ -126,23 +146,40 @@ class StftFrontEnd(FrontEnd):
                 gain = self.level / scaled.mean(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6)
                 scaled = scaled * gain
             warped = self.warp(scaled)
-            return Spectrum(torch.log1p(warped), warped, magnitude, phase, gain)
+            return Spectrum(self.compress(warped), warped, magnitude, phase, gain)
 
     def mask(self, estimate: Estimate, spectrum: Spectrum) -> Tensor:
-        """Linear-frequency masks (B, N, F, T) of an estimate."""
+        """Linear-frequency masks (B, N, F, T) of an estimate, for sources as loud as they are in the mixture."""
         if estimate.kind == "mask":
-            return self.unwarp(estimate.values)
-        magnitude = self.unwarp(estimate.values)
-        if spectrum.gain is not None:
-            magnitude = magnitude / spectrum.gain
-        return magnitude / spectrum.magnitude.clamp_min(_FLOOR)
+            return self.unwarp(estimate.values, spectrum.magnitude.shape[-1])
+        return self.linear_magnitude(estimate, spectrum) / (estimate.loudness * spectrum.magnitude.clamp_min(_FLOOR))
+
+    def warped_mask(self, estimate: Estimate, spectrum: Spectrum) -> Tensor:
+        """The same on the warped axes (B, N, F', T')."""
+        if estimate.kind == "mask":
+            return estimate.values
+        magnitude = self.expand(estimate.values) if estimate.kind == "features" else estimate.values
+        return magnitude / (estimate.loudness * spectrum.warped.clamp_min(_FLOOR))
+
+    def linear_magnitude(self, estimate: Estimate, spectrum: Spectrum) -> Tensor:
+        """Linear magnitudes (B, N, F, T), as loud as they were estimated."""
+        if estimate.kind == "mask":
+            return self.unwarp(estimate.values, spectrum.magnitude.shape[-1]) * spectrum.magnitude
+        warped = self.expand(estimate.values) if estimate.kind == "features" else estimate.values
+        magnitude = self.unwarp(warped, spectrum.magnitude.shape[-1])
+        return magnitude if spectrum.gain is None else magnitude / spectrum.gain
 
     def synthesise(self, estimate: Estimate, spectrum: Spectrum) -> Tensor:
         """Waveforms (B, N, hop_length (T - 1)) of an estimate with the mixture's phase, clipped to [-1, 1]."""
         if spectrum.phase is None:
             raise ValueError("The spectrum was made from magnitudes and has no phase; analyse a waveform instead.")
-        masked = self.mask(estimate, spectrum) * spectrum.magnitude * spectrum.phase
-        return self.istft(masked).clamp(-1.0, 1.0)
+        return self.istft(self.linear_magnitude(estimate, spectrum) * spectrum.phase).clamp(-1.0, 1.0)
+
+    def column_seconds(self) -> float:
+        """Seconds from one column of features to the next."""
+        frames = 1 + self.length // self.hop_length
+        stretch = (frames - 1) / (self.warp_frames - 1) if self.warp_frames else 1.0
+        return stretch * self.hop_length / self.rate
 
     def row_frequencies(self) -> np.ndarray:
         """Frequency in Hz of each row (F',) of the mask's domain."""

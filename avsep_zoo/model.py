@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from avsep_zoo.blocks.consistency import share_out
 from avsep_zoo.contracts import Conditioner, CueBatch, CueEncoder, Embedding, Estimate, FrontEnd, Separator, Spectrum
+from avsep_zoo.generative.contract import DrivenSeparator, Driver
+from avsep_zoo.generative.noise import Sampling, noise_at
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -25,6 +28,7 @@ class SeparationModel(nn.Module):
 
     Args:
         front_end, encoder, conditioner, separator: the parts.
+        driver: what calls the network of a driven separator.
         name: e.g. ``iquery.mini``.
         parts: slot -> ``{"name": ..., **settings}``: enough to build the model again.
     """
@@ -36,11 +40,13 @@ class SeparationModel(nn.Module):
         encoder: CueEncoder,
         conditioner: Conditioner,
         separator: Separator,
+        driver: Driver | None = None,
         name: str = "composed",
         parts: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__()
         self.front_end, self.encoder, self.conditioner, self.separator = front_end, encoder, conditioner, separator
+        self.driver = driver
         self.name = name
         self.parts = dict(parts or {})
         self.frozen: frozenset[str] = frozenset()  # parameters a training run holds still (training.freeze)
@@ -60,6 +66,13 @@ class SeparationModel(nn.Module):
         """Where the parameters are."""
         return next(self.parameters()).device
 
+    def encode(self, cues: CueBatch | Embedding) -> Embedding:
+        """Embed the cues of a batch; what is an embedding already stays as it is."""
+        if isinstance(cues, Embedding):
+            return cues
+        embedding: Embedding = self.encoder(cues)
+        return embedding
+
     def forward(self, batch: Mapping[str, Any]) -> Estimate:
         """Estimate the sources of a batch.
 
@@ -68,22 +81,52 @@ class SeparationModel(nn.Module):
         """
         return self.estimate(self.front_end.analyse(batch["mixture"]), batch["cues"])
 
-    def estimate(self, spectrum: Spectrum, cues: CueBatch | Embedding) -> Estimate:
-        """Estimate the sources of an analysed mixture, from cues or from their embedding."""
-        embedding = cues if isinstance(cues, Embedding) else self.encoder(cues)
-        return self.separator(spectrum, self.conditioner.bind(embedding))
+    def estimate(
+        self, spectrum: Spectrum, cues: CueBatch | Embedding, *, sampling: Sampling | None = None
+    ) -> Estimate:
+        """Estimate the sources of an analysed mixture, from cues or from their embedding.
 
-    def waveforms(self, batch: Mapping[str, Any], *, consistency: bool = False) -> Tensor:
+        Args:
+            spectrum: of the mixtures.
+            cues: of the batch.
+            sampling: how a generative model samples; the same noise for every mixture unless it says otherwise.
+        """
+        inject = self.conditioner.bind(self.encode(cues))
+        if self.driver is None or not isinstance(self.separator, DrivenSeparator):
+            return self.separator(spectrum, inject)
+        sampling = sampling or Sampling()
+        sources = inject.sources
+        mixture = repeat(spectrum.features, "b 1 f t -> (b n) 1 f t", n=sources)
+
+        def draw(number: int) -> Tensor:
+            places = [(start, n) for start in sampling.starts or [0] * len(spectrum.features) for n in range(sources)]
+            shared = self.driver is not None and self.driver.shared_noise
+            noise = [
+                noise_at(start, *mixture.shape[2:], seed=sampling.seed, source=0 if shared else n, draw=number)
+                for start, n in places
+            ]
+            return torch.stack(noise)[:, None].to(mixture)
+
+        network = self.separator.bind(spectrum, inject)
+        values = self.driver.sample(network, mixture, draw, steps=sampling.steps, solver=sampling.solver)
+        loudness = float(sources) if self.driver.full_level else 1.0
+        return Estimate(rearrange(values, "(b n) 1 f t -> b n f t", n=sources), kind="features", loudness=loudness)
+
+    def waveforms(
+        self, batch: Mapping[str, Any], *, consistency: bool = False, sampling: Sampling | None = None
+    ) -> Tensor:
         """Return the waveforms (B, N, L') of one segment each, at :attr:`rate`; arguments as :meth:`forward`.
 
         Args:
             batch: as in :meth:`forward`.
             consistency: as in :meth:`separate`; without it this is the published inference.
+            sampling: as in :meth:`estimate`.
         """
         spectrum = self.front_end.analyse(batch["mixture"])
-        estimate = self.estimate(spectrum, batch["cues"])
-        if consistency and estimate.kind == "mask":
-            estimate = Estimate(share_out(estimate.values))
+        estimate = self.estimate(spectrum, batch["cues"], sampling=sampling)
+        if consistency:
+            front: Any = self.front_end
+            estimate = Estimate(share_out(front.warped_mask(estimate, spectrum)))
         return self.front_end.synthesise(estimate, spectrum)
 
     def separate(

@@ -47,13 +47,15 @@ def centre_view(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
-def normalise(images: Sequence[Image.Image]) -> np.ndarray:
-    """Stack K pictures to float32 (3, K, H, W), scaled to [0, 1] and normalised with ImageNet's statistics."""
+def normalise(
+    images: Sequence[Image.Image], *, mean: np.ndarray = IMAGENET_MEAN, std: np.ndarray = IMAGENET_STD
+) -> np.ndarray:
+    """Stack K pictures to float32 (3, K, H, W), scaled to [0, 1] and normalised, with ImageNet's statistics if none."""
     pixels = [np.asarray(image) for image in images]
     planes = np.empty((3, len(pixels), *pixels[0].shape[:2]), dtype=np.float32)
-    for channel, (mean, std) in enumerate(zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)):
+    for channel, (centre, spread) in enumerate(zip(mean, std, strict=True)):
         for plane, picture in zip(planes[channel], pixels, strict=True):  # ten times faster than the channel last
             np.divide(picture[..., channel], np.float32(255), out=plane, dtype=np.float32)
-            plane -= mean
-            plane /= std
+            plane -= centre
+            plane /= spread
     return planes

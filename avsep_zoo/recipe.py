@@ -15,7 +15,7 @@ __all__ = ["PartConfig", "Recipe"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _TAKEN = ("compose", "dependencies")  # names in hubconf.py
-_SLOTS = ("encoder", "conditioner", "separator", "front_end", "objective")
+_SLOTS = ("encoder", "conditioner", "separator", "driver", "front_end", "objective")
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class Recipe:
         paper: reference, with the address of the paper.
         cues: one sentence that says which cues the method needs.
         encoder, conditioner, separator, front_end, objective: the parts of the default variant.
+        driver: what calls the separator's network step by step, for generative methods.
         default_variant: name of the variant these parts are.
         variants: variant -> slot -> settings that differ from the default variant; with ``name``, another
             part with these settings alone.
@@ -80,6 +81,7 @@ class Recipe:
     separator: PartConfig
     front_end: PartConfig
     objective: PartConfig
+    driver: PartConfig | None = None
     default_variant: str = "default"
     variants: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     weights: str | None = None
@@ -122,7 +124,8 @@ class Recipe:
             known = ", ".join(f"{self.name}.{v}" for v in self.variant_names)
             raise CompositionError(f"{self.name} has no variant {variant!r}; it has {known}.")
         changes = self.variants.get(variant, {})
-        return {slot: getattr(self, slot).changed(changes.get(slot, {})) for slot in _SLOTS}
+        given = {slot: part for slot in _SLOTS if (part := getattr(self, slot)) is not None}
+        return {slot: part.changed(changes.get(slot, {})) for slot, part in given.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain JSON."""

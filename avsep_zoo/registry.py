@@ -18,8 +18,9 @@ from avsep_zoo.recipe import Recipe
 
 __all__ = ["PART_KINDS", "Entry", "Register", "Registry", "registry"]
 
-PART_KINDS = ("encoder", "conditioner", "separator", "front_end", "objective", "reader", "detector", "motion")
+PART_KINDS = ("encoder", "conditioner", "separator", "driver", "front_end", "objective", "reader", "detector", "motion")
 _CONTRACTS = {
+    "driver": "avsep_zoo.generative.contract:Driver",
     "objective": "avsep_zoo.contracts:Objective",
     "reader": "avsep_zoo.data.reader:Reader",
     "detector": "avsep_zoo.detection:Detector",
@@ -150,6 +151,10 @@ class Register:
     def separator(self, name: str, target: str, summary: str = "") -> None:
         """Register a :class:`~avsep_zoo.contracts.Separator` class."""
         self._part("separator", name, target, summary)
+
+    def driver(self, name: str, target: str, summary: str = "") -> None:
+        """Register a :class:`~avsep_zoo.generative.contract.Driver` class."""
+        self._part("driver", name, target, summary)
 
     def front_end(self, name: str, target: str, summary: str = "") -> None:
         """Register a :class:`~avsep_zoo.contracts.FrontEnd` class."""

@@ -27,7 +27,7 @@ from avsep_zoo.training.config import TrainingConfig, hint
 
 __all__ = ["SLOTS", "Plan", "merged", "read_plan"]
 
-SLOTS = ("encoder", "conditioner", "separator", "front_end", "objective")
+SLOTS = ("encoder", "conditioner", "separator", "driver", "front_end", "objective")
 _KEYS = ("method", "from", "data", "add_classes", "parts", "training")
 _INNER = {"from": ("card", "sha256"), "data": ("folder", "dataset", "clips", "sha256")}
 

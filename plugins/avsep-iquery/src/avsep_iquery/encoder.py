@@ -20,15 +20,14 @@ from avsep_zoo.blocks.class_table import ClassTable
 from avsep_zoo.blocks.resnet import ResNet18Features
 from avsep_zoo.contracts import CueBatch, CueEncoder, Embedding, EncoderPlan
 from avsep_zoo.cue import Cue
+from avsep_zoo.cue_views import cue_views
 from avsep_zoo.errors import CueError
-from avsep_zoo.pictures import centre_view, crop, normalise, read_picture
+from avsep_zoo.pictures import centre_view, normalise
 
 if TYPE_CHECKING:
     from avsep_zoo.media import VideoSource
 
 __all__ = ["IQueryEncoder", "plain_name"]
-
-_IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
 class IQueryEncoder(CueEncoder):
@@ -278,17 +277,10 @@ class IQueryEncoder(CueEncoder):
             return None  # nothing to recognise; in training the label teaches what the frames show
         offsets = np.arange(self.frames) - self.frames // 2
         times = [time + float(o) / self.frame_rate for o in offsets]  # before the beginning there is the first
-        boxes = [cue.box_at(t) for t in times]
-        if cue.frames is not None:
-            pictures = _given_frames(cue, times)
-        elif video is not None and (boxes[0] is not None or alone or "frames" not in self.optional):
-            pictures = list(video.frames_at(times))
-        elif "frames" in self.optional:
+        shown = cue.frames is not None or (video is not None and (alone or cue.box_at(time) is not None))
+        if "frames" in self.optional and not shown:
             return None
-        else:
-            raise CueError(f"The cue {cue.title!r} has no frames and this model needs them; give frames, or a video.")
-        views = (crop(p, b) for p, b in zip(pictures, boxes, strict=True))
-        return normalise([centre_view(view, self.image_size) for view in views])
+        return normalise([centre_view(view, self.image_size) for view in cue_views(cue, video, times)])
 
     def _motion(self, cues: Sequence[Cue]) -> tuple[Tensor, Tensor]:
         tokens = [torch.from_numpy(self._motion_tokens(cue)) for cue in cues]
@@ -324,23 +316,3 @@ class IQueryEncoder(CueEncoder):
 def plain_name(name: str) -> str:
     """Class name as it is compared: lower case, spaces and hyphens as underscores."""
     return name.strip().lower().replace(" ", "_").replace("-", "_")
-
-
-def _given_frames(cue: Cue, times: Sequence[float]) -> list[np.ndarray]:
-    """K pictures of a cue that brings its own: a file, or an array (spread over the K places)."""
-    if isinstance(cue.frames, str | Path):
-        if Path(cue.frames).suffix.lower() in _IMAGES:
-            return [read_picture(cue.frames)] * len(times)
-        from avsep_zoo.media import VideoSource
-
-        with VideoSource(cue.frames) as video:
-            return list(video.frames_at(times))
-    frames = np.asarray(cue.frames)
-    if frames.ndim == 3:
-        frames = frames[None]
-    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or len(frames) == 0:
-        raise CueError(
-            f"The frames of {cue.title!r} are {frames.dtype} of shape {frames.shape}; give uint8 RGB (K, H, W, 3)."
-        )
-    places = np.linspace(0, len(frames) - 1, len(times)).round().astype(int)
-    return [frames[p] for p in places]

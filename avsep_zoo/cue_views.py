@@ -1,0 +1,60 @@
+"""What a cue shows: its own pictures, or those of the video, cut to its box."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from avsep_zoo.cue import Cue
+from avsep_zoo.errors import CueError
+from avsep_zoo.pictures import crop, read_picture
+
+if TYPE_CHECKING:
+    from avsep_zoo.media import VideoSource
+
+__all__ = ["cue_views"]
+
+_IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+
+
+def cue_views(cue: Cue, video: VideoSource | None, times: Sequence[float]) -> list[Image.Image]:
+    """Pictures of a cue at ``times`` (seconds of the media), cropped to its box where it has one.
+
+    Args:
+        cue: its own frames come first; an array of them is spread over the times.
+        video: where they come from otherwise.
+        times: before the beginning and after the end the video has its first and last picture.
+
+    Raises:
+        CueError: there are no pictures, or they cannot be read.
+    """
+    if cue.frames is not None:
+        pictures = _own_pictures(cue, times)
+    elif video is not None:
+        pictures = list(video.frames_at(times))
+    else:
+        raise CueError(f"The cue {cue.title!r} has no frames and this model needs them; give frames, or a video.")
+    return [crop(picture, cue.box_at(time)) for picture, time in zip(pictures, times, strict=True)]
+
+
+def _own_pictures(cue: Cue, times: Sequence[float]) -> list[np.ndarray]:
+    if isinstance(cue.frames, str | Path):
+        if Path(cue.frames).suffix.lower() in _IMAGES:
+            return [read_picture(cue.frames)] * len(times)
+        from avsep_zoo.media import VideoSource
+
+        with VideoSource(cue.frames) as video:
+            return list(video.frames_at(times))
+    frames = np.asarray(cue.frames)
+    if frames.ndim == 3:
+        frames = frames[None]
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or len(frames) == 0:
+        raise CueError(
+            f"The frames of {cue.title!r} are {frames.dtype} of shape {frames.shape}; give uint8 RGB (K, H, W, 3)."
+        )
+    places = np.linspace(0, len(frames) - 1, len(times)).round().astype(int)
+    return [frames[p] for p in places]

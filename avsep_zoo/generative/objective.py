@@ -1,0 +1,102 @@
+"""The training objective of generative models: the driver's errors on the sources of a mixture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor
+
+from avsep_zoo.blocks.mask_loss import loudness_weight
+from avsep_zoo.contracts import Objective
+
+if TYPE_CHECKING:
+    from avsep_zoo.model import SeparationModel
+
+__all__ = ["GenerativeObjective"]
+
+
+class GenerativeObjective(Objective):
+    """Errors of the model's driver, averaged over mixtures and points and added up over sources.
+
+    Source: Huang et al., High-Quality Visually-Guided Sound Separation from Diverse Categories, ACCV 2024, whose
+    settings are the defaults.
+
+    Args:
+        mixture: ``mean`` divides every source by N before they are added, ``sum`` does not.
+        scale: factor of the loss, which matters to the clipping of gradients only.
+        weighting: of each point: ``none``; ``audible``, 1 where ``log(1 + magnitude)`` of the mixture is above 1e-3 and
+            0 elsewhere; or ``log`` of 1 + magnitude itself.
+        recognition: share of the loss of classes recognised from frames, for encoders that recognise them.
+        learning_rate, weight_decay: of AdamW.
+    """
+
+    def __init__(
+        self,
+        *,
+        mixture: Literal["mean", "sum"] = "mean",
+        scale: float = 1000.0,
+        weighting: Literal["none", "audible", "log"] = "none",
+        recognition: float = 0.0,
+        learning_rate: float = 1e-4,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__()
+        self.mixture, self.scale, self.weighting, self.recognition = mixture, scale, weighting, recognition
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+
+    def mix(self, sources: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, N, L) sources -> the mixture (B, L) and the sources as they are in it."""
+        if self.mixture == "mean":
+            sources = sources / sources.shape[1]
+        return sources.sum(dim=1), sources
+
+    def loss(self, model: SeparationModel, batch: Mapping[str, Any], turn: str = "model") -> dict[str, Tensor]:
+        """Noise and times are drawn by PyTorch's generator, which the trainer seeds for each step."""
+        front: Any = model.front_end
+        mixture, sources = self.mix(batch["sources"])
+        if self._driver(model).full_level:
+            sources = batch["sources"]
+        if "background" in batch:
+            mixture = mixture + batch["background"]
+        spectrum = front.analyse(mixture)
+        with torch.no_grad():
+            clean = front.features(front.stft(sources).abs(), spectrum.gain)  # (B, N, F', T)
+        time = self._driver(model).draw_time(clean.shape[0] * clean.shape[1]).to(clean.device)
+        loss = self.generative_loss(model, spectrum, clean, batch["cues"], torch.randn_like(clean), time)
+        if not self.recognition:
+            return {"loss": loss}
+        encoder: Any = model.encoder
+        recognition = encoder.recognition_loss(batch["cues"])
+        return {"loss": loss + self.recognition * recognition, "errors": loss, "recognition": recognition}
+
+    def generative_loss(
+        self, model: SeparationModel, spectrum: Any, clean: Tensor, cues: Any, noise: Tensor, time: Tensor
+    ) -> Tensor:
+        """The scalar loss for given noise (B, N, F', T) and times (B N,)."""
+        separator: Any = model.separator
+        sources = clean.shape[1]
+        network = separator.bind(spectrum, model.conditioner.bind(model.encode(cues)))
+        clean, noise = (rearrange(x, "b n f t -> (b n) 1 f t") for x in (clean, noise))
+        errors = self._driver(model).errors(network, clean, noise, time).float()
+        if self.weighting != "none":
+            weight = loudness_weight(spectrum.warped)
+            weight = (weight > 1e-3).float() if self.weighting == "audible" else weight
+            errors = errors * repeat(weight, "b 1 f t -> (b n) 1 f t", n=sources)
+        return self.scale * sources * errors.mean()
+
+    def optimisers(
+        self, model: SeparationModel, *, learning_rate: float | None = None
+    ) -> dict[str, list[torch.optim.Optimizer]]:
+        """AdamW over everything that is trained."""
+        trained = [p for p in model.parameters() if p.requires_grad]
+        rate = learning_rate or self.learning_rate
+        return {"model": [torch.optim.AdamW(trained, lr=rate, weight_decay=self.weight_decay)] if trained else []}
+
+    @staticmethod
+    def _driver(model: SeparationModel) -> Any:
+        if model.driver is None:
+            raise ValueError(f"{model.name} has no driver and the generative objective needs one; compose it with one.")
+        return model.driver

@@ -1,0 +1,100 @@
+"""Registration of DAVIS and DAVIS-Flow; imports no torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import avsep_zoo
+from avsep_zoo import PartConfig, Recipe
+
+if TYPE_CHECKING:
+    from avsep_zoo.registry import Register
+
+MUSIC_AUDIO = {
+    "rate": 11025, "length": 65535, "n_fft": 1022, "hop_length": 256, "warp_rows": 256, "align_corners": True,
+    "log_scale": 0.15,
+}  # fmt: skip
+AVE_AUDIO = {"rate": 11000, "length": 110000, "warp_frames": 256}
+MINI = {
+    "encoder": {
+        "name": "davis.resnet", "width": 12, "frames": 3, "frame_rate": 1.0, "image_size": 64, "first_frame": False,
+        "frozen": False, "heads": 4, "feedforward": 192, "encoder_layers": 1, "dropout": 0.0,
+        "classes": [
+            "accordion", "acoustic_guitar", "banjo", "bass_clarinet", "bassoon", "cello", "clarinet", "cor_anglais",
+            "double_bass", "flute", "french_horn", "mandolin", "oboe", "piano", "saxophone", "trombone", "trumpet",
+            "tuba", "violin", "xylophone",
+        ],
+    },
+    "separator": {
+        "width": 24, "multipliers": [1, 2, 4, 4], "rows": 128, "head_channels": 8, "time_features": 128, "patch": 2,
+    },
+    "front_end": {
+        "n_fft": 2046, "hop_length": 512, "warp_rows": 128, "log_scale": 0.13, "level": 10.0,
+    },
+    "driver": {"full_level": False, "predicts": "clean"},
+    "objective": {
+        "mixture": "sum", "scale": 1.0, "weighting": "log", "recognition": 0.05, "learning_rate": 1e-3,
+    },
+}  # fmt: skip
+
+ENCODER = PartConfig("davis.resnet", {"frames": 11, "frame_rate": 0.5})
+SEPARATOR = PartConfig("davis.unet", {"width": 64, "multipliers": [1, 2, 4, 4, 8], "rows": 256})
+OFFICIAL = {
+    "steps": 116800, "batch": 8, "clip_norm": 5.0, "schedule": "step", "milestones": [29200, 58400, 87600],
+    "decay": 0.5, "validate_every": 292, "validation_mixtures": 250,
+}  # fmt: skip
+
+DAVIS = Recipe(
+    name="davis",
+    summary="Diffusion: the spectrogram of what is seen is generated out of noise, given the mixture.",
+    paper="Huang et al., High-Quality Visually-Guided Sound Separation from Diverse Categories, ACCV 2024, "
+    "arXiv 2308.00122",
+    cues="frames of each source: its own pictures, or the video with a box",
+    encoder=ENCODER,
+    conditioner=PartConfig("tiled_concat"),
+    separator=SEPARATOR,
+    driver=PartConfig("diffusion", {"steps": 15, "solver": "ddim"}),
+    front_end=PartConfig("stft", MUSIC_AUDIO),
+    objective=PartConfig("generative", {"mixture": "mean"}),
+    default_variant="music",
+    variants={
+        "ave": {"encoder": {"frame_rate": 1.0}, "front_end": AVE_AUDIO, "driver": {"lowest": -1.0, "silence": None}},
+        "mini": MINI,
+    },
+    training={"official": OFFICIAL},
+)
+DAVIS_FLOW = Recipe(
+    name="davis_flow",
+    summary="Flow matching: the spectrogram of what is seen is generated out of noise in a few steps.",
+    paper="Huang et al., High-quality sound separation across diverse categories via visually-guided generative "
+    "modeling, International Journal of Computer Vision 134 (2026), arXiv 2509.22063",
+    cues="frames of each source: its own pictures, or the video with a box",
+    encoder=ENCODER,
+    conditioner=PartConfig("tiled_concat"),
+    separator=SEPARATOR,
+    driver=PartConfig("flow", {"steps": 2, "solver": "euler"}),
+    front_end=PartConfig("stft", MUSIC_AUDIO),
+    objective=PartConfig("generative", {"mixture": "mean"}),
+    default_variant="music",
+    variants={
+        "ave": {"encoder": {"frame_rate": 1.0}, "front_end": AVE_AUDIO},
+        "mini": MINI,
+    },
+    training={
+        "mini": {
+            "steps": 2400, "batch": 12, "warmup": 100, "schedule": "cosine", "clip_norm": 1.0, "precision": "bf16",
+            "ema": 0.995, "half": True, "validate_every": 200, "validation_mixtures": 64,
+            "augmentation": {"semitones": 2.0, "gain": 6.0, "equaliser": 5.0, "room": 0.25, "noise": 0.3},
+        },
+        "official": OFFICIAL,
+    },
+)
+
+
+@avsep_zoo.hookimpl
+def avsep_register(register: Register) -> None:
+    """Register DAVIS' parts and recipes."""
+    register.encoder("davis.resnet", "avsep_davis.encoder:ResNetEncoder", "ResNet-18 and a temporal transformer")
+    register.separator("davis.unet", "avsep_davis.separator:DavisUNet", "denoising U-Net with time attention")
+    register.method(DAVIS)
+    register.method(DAVIS_FLOW)
