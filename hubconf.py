@@ -37,7 +37,9 @@ Args:
 
 Example:
     >>> model = torch.hub.load("avsep-zoo/avsep-zoo", "{0.name}", trust_repo=True)
-    >>> model.separate("duet.mp4", ["violin", "flute"]).save("stems")
+    >>> from avsep_zoo import Cue
+    >>> cues = [Cue(label="violin", box=(0, 20, 190, 180)), Cue(label="flute", box=(195, 20, 380, 180))]
+    >>> model.separate("duet.mp4", cues).save("stems")
 """
 
 

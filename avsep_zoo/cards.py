@@ -170,7 +170,7 @@ def write_card(
     import torch
     from safetensors.torch import save
 
-    nameless = sorted(_SLOTS - set(model.parts))
+    nameless = sorted((_SLOTS | ({"driver"} if model.driver is not None else set())) - set(model.parts))
     if nameless:
         raise WeightsError(
             f"The {nameless[0].replace('_', ' ')} of {model.name} was given as a module; compose it from its "

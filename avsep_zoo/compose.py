@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import nn
 
-from avsep_zoo.contracts import ConditionerPlan, EncoderPlan, SeparatorPlan
-from avsep_zoo.errors import CompositionError
-from avsep_zoo.generative.contract import DrivenSeparator
+from avsep_zoo.contracts import ConditionerPlan, EncoderPlan, FrontEnd, SeparatorPlan
+from avsep_zoo.errors import AvsepError, CompositionError
+from avsep_zoo.generative.contract import DrivenSeparator, Driver
 from avsep_zoo.model import SeparationModel
 from avsep_zoo.recipe import PartConfig
 from avsep_zoo.registry import registry
@@ -60,13 +60,16 @@ def compose(
     for slot in ("front_end", "driver"):
         if isinstance(part := given.get(slot), PartConfig):
             _part_class(slot, part)
+    built_front_end = _build("front_end", given["front_end"])
+    built_driver = _build("driver", given["driver"]) if "driver" in given else None
+    _check_range(given, built_driver, built_front_end)
     built_conditioner = _build("conditioner", given["conditioner"], views=views, sites=sites)
     model = SeparationModel(
-        front_end=_build("front_end", given["front_end"]),
+        front_end=built_front_end,
         encoder=_build("encoder", given["encoder"]),
         conditioner=built_conditioner,
         separator=_build("separator", given["separator"], widths=dict(conditioner_plan.widths)),
-        driver=_build("driver", given["driver"]) if "driver" in given else None,
+        driver=built_driver,
         name=name,
         parts={slot: part.to_dict() for slot, part in given.items() if isinstance(part, PartConfig)},
     )
@@ -103,7 +106,8 @@ def _plan(kind: str, part: PartConfig | nn.Module) -> Any:
     if isinstance(part, nn.Module):
         if kind == "encoder":
             return EncoderPlan(part.reads, part.gives, part.optional)  # type: ignore[arg-type]
-        return SeparatorPlan(part.sites, isinstance(part, DrivenSeparator))  # type: ignore[arg-type]
+        driven = isinstance(part, DrivenSeparator) and part.driven
+        return SeparatorPlan(part.sites, driven)  # type: ignore[arg-type]
     target = _part_class(kind, part)
     try:
         return target.plan(**part.config)
@@ -137,14 +141,24 @@ def _plan_conditioner(given: Mapping[str, Any], encoder: EncoderPlan, separator:
 
 
 def _check_driver(given: Mapping[str, Any], separator: SeparatorPlan) -> None:
-    title = _title(given["separator"])
-    if separator.driven and "driver" not in given:
+    part, driver = given["separator"], given.get("driver")
+    if separator.driven and driver is None:
         names = ", ".join(entry.name for entry in registry().list("driver"))
-        raise CompositionError(f"The separator {title!r} needs a driver; give one of {names}.")
-    if not separator.driven and "driver" in given:
+        raise CompositionError(f"The separator {_title(part)!r} needs a driver; give one of {names}.")
+    if not separator.driven and driver is not None:
         fits = _fitting("separator", lambda plan: plan.driven)
+        if isinstance(part, PartConfig) and "driven" in inspect.signature(_part_class("separator", part)).parameters:
+            fits = f"set driven: true in it; other {fits}"
         raise CompositionError(
-            f"The driver {_title(given['driver'])!r} has nothing to drive: the separator {title!r} reads no noise; {fits}."
+            f"The driver {_title(driver)!r} drives nothing: the separator {_title(part)!r} reads no noise; {fits}."
+        )
+
+
+def _check_range(given: Mapping[str, Any], driver: Driver | None, front_end: FrontEnd) -> None:
+    if driver is not None and driver.bounded and getattr(front_end, "log_scale", 1.0) is None:
+        raise CompositionError(
+            f"The driver {_title(given['driver'])!r} makes data up to 1 and the features of the front end "
+            f"{_title(given['front_end'])!r} have no upper end; set its log_scale, e.g. to 0.15."
         )
 
 
@@ -167,7 +181,7 @@ def _part_class(kind: str, part: PartConfig) -> Any:
 
 
 def _refused(kind: str, part: PartConfig, error: Exception) -> CompositionError:
-    why = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    why = str(error) if isinstance(error, ValueError | AvsepError) else f"{type(error).__name__}: {error}"
     return CompositionError(f"The {_words([kind])} {part.name!r} cannot be built with these settings: {why}")
 
 

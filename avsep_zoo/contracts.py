@@ -26,6 +26,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from avsep_zoo.cue import Cue
     from avsep_zoo.media import VideoSource
 
@@ -252,17 +254,35 @@ class CueEncoder(nn.Module, ABC):
         """Describe the encoder that ``config`` would build."""
 
     @abstractmethod
-    def prepare(self, cues: Sequence[Cue], *, video: VideoSource | None, time: float) -> CueBatch:
+    def prepare(
+        self,
+        cues: Sequence[Cue],
+        *,
+        video: VideoSource | None,
+        time: float,
+        rng: np.random.Generator | None = None,
+    ) -> CueBatch:
         """Turn the N cues of one mixture into a batch of one.
 
         Args:
             cues: one per source.
             video: the video that is separated, where there is one.
             time: centre of the audio segment, in seconds of the media.
+            rng: that of a training item, from which is drawn what an encoder varies in training.
 
         Raises:
             CueError: a cue lacks a modality, or names a class that is unknown.
         """
+
+    def load_pretrained(self) -> None:
+        """Fetch the published weights that the encoder starts from, frozen ones above all; the default has none.
+
+        A training run calls this once, where it starts without a card; cards hold these weights, too.
+
+        Raises:
+            WeightsError: they cannot be had, or do not fit.
+        """
+        return None
 
     @abstractmethod
     def forward(self, cues: CueBatch) -> Embedding: ...

@@ -49,10 +49,13 @@ def _own_pictures(cue: Cue, times: Sequence[float]) -> list[np.ndarray]:
 
         with VideoSource(cue.frames) as video:
             return list(video.frames_at(times))
-    frames = np.asarray(cue.frames)
+    try:
+        frames = np.asarray(cue.frames)
+    except ValueError as error:
+        raise CueError(f"The frames of {cue.title!r} are no array ({error}); give uint8 RGB (K, H, W, 3).") from error
     if frames.ndim == 3:
         frames = frames[None]
-    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or len(frames) == 0:
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or frames.size == 0:
         raise CueError(
             f"The frames of {cue.title!r} are {frames.dtype} of shape {frames.shape}; give uint8 RGB (K, H, W, 3)."
         )

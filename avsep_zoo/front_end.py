@@ -21,6 +21,7 @@ from avsep_zoo.contracts import Estimate, FrontEnd, Spectrum
 __all__ = ["StftFrontEnd", "warp_grid"]
 
 _FLOOR = 1e-10
+_LOUDEST = 40.0  # logarithm of a magnitude: far above any, and no float32 overflows behind it
 
 
 def warp_grid(rows: int, columns: int, *, inverse: bool = False) -> Tensor:
@@ -50,7 +51,7 @@ class StftFrontEnd(FrontEnd):
         pad_mode: ``constant`` (librosa >= 0.9) or ``reflect`` (older librosa, which the papers may have used).
         align_corners: sample the warp as its grid was meant; False reproduces the published code.
         warp_frames: frames T' that the warp resamples the time axis to, or 0 to keep T.
-        log_scale: factor of ``log(1 + magnitude)``, which is clamped to [0, 1] then; None leaves the logarithm as it is.
+        log_scale: factor of ``log(1 + magnitude)``, which is clamped to [0, 1] then; None leaves the logarithm alone.
         level: scale each segment so that its mean magnitude is ``level`` before the logarithm, which makes the
             network blind to the recording level; None leaves the level as it is (published code).
     """
@@ -120,7 +121,7 @@ class StftFrontEnd(FrontEnd):
 
     def expand(self, features: Tensor) -> Tensor:
         """Features -> warped magnitudes; the sign of a feature does not count."""
-        return torch.expm1(features.abs() / (self.log_scale or 1.0))
+        return torch.expm1((features.abs() / (self.log_scale or 1.0)).clamp_max(_LOUDEST))
 
     def features(self, magnitude: Tensor, gain: Tensor | None = None) -> Tensor:
         """Features (B, C, F', T') of linear magnitudes (B, C, F, T), e.g. of sources with the gain of their mixture."""

@@ -1,8 +1,8 @@
 """Separation of recordings of any length, rate and number of channels, segment by segment.
 
 A model sees one segment at its own rate, mono; :mod:`avsep_zoo.full_band` carries its mask over to the
-recording. Overlapping segments are cross-faded. Results that grow large lie in temporary files, so memory
-does not grow with the length.
+recording. Overlapping segments are cross-faded; a generative model sees the same noise where they overlap. Results
+that grow large lie in temporary files, so memory does not grow with the length.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,8 +19,10 @@ import torch
 
 from avsep_zoo.blocks.consistency import share_out
 from avsep_zoo.cue import Cue
-from avsep_zoo.errors import CueError
+from avsep_zoo.errors import CueError, WeightsError
 from avsep_zoo.full_band import FullBand
+from avsep_zoo.generative.noise import Sampling
+from avsep_zoo.generative.plan import describe_sampling, plan_sampling
 from avsep_zoo.guide import Guide
 from avsep_zoo.media import AudioSource, VideoSource, open_audio, probe
 from avsep_zoo.model import SeparationModel
@@ -29,6 +32,7 @@ from avsep_zoo.spool import Spool
 __all__ = ["separate"]
 
 _IN_MEMORY = 256 * 2**20  # bytes of all results before they move to temporary files
+_LOUDEST = 10.0  # of a mask: where sources cancel they are far louder than the mixture, and it may not be in between
 
 
 @torch.inference_mode()
@@ -41,6 +45,9 @@ def separate(
     consistency: bool = True,
     overlap: float = 0.5,
     batch: int = 4,
+    seed: int = 0,
+    steps: int | None = None,
+    solver: str | None = None,
     progress: Callable[[float, float | None], None] | None = None,
 ) -> Separation:
     """Take a recording apart; see :meth:`avsep_zoo.SeparationModel.separate` for the arguments."""
@@ -48,6 +55,7 @@ def separate(
         raise ValueError(f"overlap is {overlap}; give a share in [0, 0.75].")
     if batch < 1:
         raise ValueError(f"batch is {batch}; give at least 1 segment.")
+    sampling = plan_sampling(model.driver, model.name, seed=seed, steps=steps, solver=solver)
     wanted = _as_cues(cues)
     training = model.training
     model.eval()
@@ -57,14 +65,19 @@ def separate(
             video = _open_video(media, stack)
             guide = Guide(model, wanted, video)
             band = FullBand.of(model.front_end, source.rate)
-            step = max(1, round(band.segment * (1 - overlap)))
+            step, columns = _step(model, band, overlap)
             share = _IN_MEMORY // (len(wanted) + 2)
             tracks = len(wanted) + (2 if consistency else 1)
             spools = [stack.enter_context(Spool(source.channels, share)) for _ in range(tracks)]
             masks = stack.enter_context(_MaskStrip(model, band, step, len(wanted)))
             overlap_add = _OverlapAdd(band.segment, step, len(wanted), source.channels)
+            begun = 0
             for segments in _batched(_segments(source, band.segment, step), batch):
-                for (start, mixture, last), stems, mask in _run(model, guide, band, segments, consistency):
+                if sampling is not None:
+                    starts = [(begun + k) * columns for k in range(len(segments))]
+                    sampling, begun = replace(sampling, starts=starts), begun + len(segments)
+                done = _run(model, guide, band, segments, consistency, sampling)
+                for (start, mixture, last), stems, mask in done:
                     masks.add(start, mask, last, mixture.shape[1])
                     whole, parts = overlap_add.add(mixture, stems, last)
                     rest = [whole - parts.sum(axis=0)] if consistency else []
@@ -72,9 +85,22 @@ def separate(
                         spool.write(block)
                     if progress:
                         progress(spools[-1].columns / source.rate, source.duration)
-            return _result(model, wanted, guide, spools, masks, source.rate)
+            result = _result(model, wanted, guide, spools, masks, source.rate)
+            result.sampling = describe_sampling(model.driver, sampling)
+            return result
     finally:
         model.train(training)
+
+
+def _step(model: SeparationModel, band: FullBand, overlap: float) -> tuple[int, int]:
+    """Samples from one segment to the next; for a generative model whole columns of features, and how many."""
+    if model.driver is None:
+        return max(1, round(band.segment * (1 - overlap))), 0
+    front: Any = model.front_end
+    column = front.column_seconds() * band.rate  # samples
+    most = int(band.segment / column)
+    columns = max(1, min(most, round(band.segment / column * (1 - overlap))))
+    return max(1, round(columns * column)), columns
 
 
 def _as_cues(cues: Sequence[Cue | str] | Cue | str) -> list[Cue]:
@@ -125,18 +151,26 @@ def _batched(segments: Iterator[_Segment], size: int) -> Iterator[list[_Segment]
 
 
 def _run(
-    model: SeparationModel, guide: Guide, band: FullBand, segments: Sequence[_Segment], consistency: bool
+    model: SeparationModel,
+    guide: Guide,
+    band: FullBand,
+    segments: Sequence[_Segment],
+    consistency: bool,
+    sampling: Sampling | None,
 ) -> Iterator[tuple[_Segment, np.ndarray, np.ndarray]]:
     """Separate a batch of segments: stems (N, channels, segment) and the model's mask (N, F', T) of each."""
     front: Any = model.front_end
     heard = np.stack([band.listen(mixture) for _, mixture, _ in segments])
     times = [(start + mixture.shape[1] / 2) / band.rate for start, mixture, _ in segments]
     spectrum = front.analyse(torch.from_numpy(heard).to(model.device))
-    estimate = model.estimate(spectrum, guide.embed(times))
-    linear = front.mask(estimate, spectrum).clamp_min(0).float()
-    if consistency:
-        linear = share_out(linear)
-    shown = estimate.values if estimate.kind == "mask" else estimate.values / spectrum.warped.clamp_min(1e-10)
+    estimate = model.estimate(spectrum, guide.embed(times), sampling=sampling)
+    linear = front.mask(estimate, spectrum).float()
+    if not torch.isfinite(linear).all():
+        raise WeightsError(
+            f"{model.name} gave numbers that are not finite; its weights are damaged, or its precision is too low."
+        )
+    linear = share_out(linear) if consistency else linear.clamp(0, _LOUDEST)
+    shown = front.warped_mask(estimate, spectrum)
     for index, segment in enumerate(segments):
         row = slice(index, index + 1)
         mask = band.spread(linear[row], spectrum.magnitude[row])[0]  # (N, F_R, T_R)
@@ -173,7 +207,7 @@ class _MaskStrip:
 
     def __init__(self, model: SeparationModel, band: FullBand, step: int, sources: int) -> None:
         front: Any = model.front_end
-        self.rate, self.seconds, self.sources = band.rate, front.hop_length / front.rate, sources
+        self.rate, self.seconds, self.sources = band.rate, front.column_seconds(), sources
         self.middle = (band.segment + step) / 2  # of the overlap with the next segment
         self.spool = Spool(sources * len(front.row_frequencies()), _IN_MEMORY // 4, np.float16)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from avsep_zoo.blocks.consistency import share_out
 from avsep_zoo.contracts import Conditioner, CueBatch, CueEncoder, Embedding, Estimate, FrontEnd, Separator, Spectrum
-from avsep_zoo.generative.contract import DrivenSeparator, Driver
+from avsep_zoo.generative.contract import Draw, DrivenSeparator, Driver
 from avsep_zoo.generative.noise import Sampling, noise_at
 
 if TYPE_CHECKING:
@@ -82,7 +82,12 @@ class SeparationModel(nn.Module):
         return self.estimate(self.front_end.analyse(batch["mixture"]), batch["cues"])
 
     def estimate(
-        self, spectrum: Spectrum, cues: CueBatch | Embedding, *, sampling: Sampling | None = None
+        self,
+        spectrum: Spectrum,
+        cues: CueBatch | Embedding,
+        *,
+        sampling: Sampling | None = None,
+        draw: Draw | None = None,
     ) -> Estimate:
         """Estimate the sources of an analysed mixture, from cues or from their embedding.
 
@@ -90,6 +95,7 @@ class SeparationModel(nn.Module):
             spectrum: of the mixtures.
             cues: of the batch.
             sampling: how a generative model samples; the same noise for every mixture unless it says otherwise.
+            draw: other noise than that of ``sampling``; its items are the sources of the first mixture, the second, ...
         """
         inject = self.conditioner.bind(self.encode(cues))
         if self.driver is None or not isinstance(self.separator, DrivenSeparator):
@@ -97,17 +103,8 @@ class SeparationModel(nn.Module):
         sampling = sampling or Sampling()
         sources = inject.sources
         mixture = repeat(spectrum.features, "b 1 f t -> (b n) 1 f t", n=sources)
-
-        def draw(number: int) -> Tensor:
-            places = [(start, n) for start in sampling.starts or [0] * len(spectrum.features) for n in range(sources)]
-            shared = self.driver is not None and self.driver.shared_noise
-            noise = [
-                noise_at(start, *mixture.shape[2:], seed=sampling.seed, source=0 if shared else n, draw=number)
-                for start, n in places
-            ]
-            return torch.stack(noise)[:, None].to(mixture)
-
         network = self.separator.bind(spectrum, inject)
+        draw = draw or _noise_for(self.driver, sampling, mixture, sources)
         values = self.driver.sample(network, mixture, draw, steps=sampling.steps, solver=sampling.solver)
         loudness = float(sources) if self.driver.full_level else 1.0
         return Estimate(rearrange(values, "(b n) 1 f t -> b n f t", n=sources), kind="features", loudness=loudness)
@@ -138,6 +135,9 @@ class SeparationModel(nn.Module):
         consistency: bool = True,
         overlap: float = 0.5,
         batch: int = 4,
+        seed: int = 0,
+        steps: int | None = None,
+        solver: str | None = None,
         progress: Callable[[float, float | None], None] | None = None,
     ) -> Separation:
         """Take a recording apart: one stem per cue, at the recording's own rate, channels and length.
@@ -154,14 +154,44 @@ class SeparationModel(nn.Module):
                 there is no residual.
             overlap: share of a segment that is cross-faded with the next one, in [0, 0.75].
             batch: segments that go through the network at once.
+            seed: of the noise a generative model starts from: the same seed gives the same stems, with another
+                ``batch`` up to rounding. Segments see the same noise where they overlap.
+            steps: of a generative model's solver: more take longer; None is the model's own number.
+            solver: one of the ``solvers`` of a generative model's driver; None is the model's own.
             progress: called with (seconds done, seconds in all or None).
 
         Raises:
             MediaError: the media cannot be read.
-            CueError: a cue is missing something the model needs.
+            CueError: a cue is missing something the model needs, or cannot be told from another.
+            CompositionError: the model has no such solver, or cannot take as many steps.
         """
         from avsep_zoo.inference import separate
 
         return separate(
-            self, media, cues, rate=rate, consistency=consistency, overlap=overlap, batch=batch, progress=progress
+            self,
+            media,
+            cues,
+            rate=rate,
+            consistency=consistency,
+            overlap=overlap,
+            batch=batch,
+            seed=seed,
+            steps=steps,
+            solver=solver,
+            progress=progress,
         )
+
+
+def _noise_for(driver: Driver, sampling: Sampling, mixture: Tensor, sources: int) -> Draw:
+    """The noise of every source of every mixture (B N, 1, F', T'), at its place in the recording."""
+    starts = sampling.starts or [0] * (len(mixture) // sources)
+
+    def draw(number: int) -> Tensor:
+        places = [(start, 0 if driver.shared_noise else n) for start in starts for n in range(sources)]
+        noise = {
+            (start, n): noise_at(start, *mixture.shape[2:], seed=sampling.seed, source=n, draw=number)
+            for start, n in dict.fromkeys(places)
+        }
+        return torch.stack([noise[place] for place in places])[:, None].to(mixture)
+
+    return draw

@@ -77,6 +77,7 @@ def render(separation: Separation, title: str) -> str:
         "masked": any("mask" in stem for stem in stems),
         "residual": separation.residual and sound("Residual", separation.residual.waveform),
         "numbers": [_numbers(separation, stem, mixture_rms) for stem in separation.tracks],
+        "sampling": separation.sampling,
         "scored": bool(separation.scores),
         "notes": separation.notes,
     }

@@ -58,6 +58,8 @@ class Separation:
         mask_frequencies: (F,) Hz of the rows of the masks, ascending.
         scores: stem name -> {"before": SDR of the mixture, "after": SDR of the stem} in dB, where the true
             sources are known.
+        sampling: of a generative model: ``seed``, ``steps``, ``solver``, and network ``evaluations`` per source and
+            segment.
     """
 
     stems: list[Stem]
@@ -72,6 +74,7 @@ class Separation:
     mask_seconds: float | None = None
     mask_frequencies: np.ndarray | None = None
     scores: Mapping[str, Mapping[str, float]] | None = None
+    sampling: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.mixture.ndim != 2:
@@ -191,6 +194,7 @@ class Separation:
             "stems": stems,
             "residual": None if self.residual is None else {"file": names[-1]},
             "notes": self.notes,
+            "sampling": self.sampling,
             "scores": None if self.scores is None else {k: _finite(v) for k, v in self.scores.items()},
         }
         return json.dumps(content, indent=2, ensure_ascii=False, default=_plain) + "\n"

@@ -76,6 +76,32 @@ def tiny_model(tiny_parts: dict[str, PartConfig]) -> SeparationModel:
 
 
 @pytest.fixture
+def generative_parts(tiny_parts: dict[str, PartConfig]) -> dict[str, PartConfig]:
+    """The parts of a small DAVIS-Flow that hears what the small iQuery hears, as 32 by 128 features."""
+    separator = {"width": 8, "multipliers": [1, 2], "rows": 32, "groups": 4, "heads": 2, "head_channels": 4}
+    encoder = {"width": 2, "frames": 2, "frame_rate": 1.0, "image_size": 32, "heads": 2, "feedforward": 16}
+    return {
+        "encoder": PartConfig("davis.resnet", encoder | {"encoder_layers": 1, "first_frame": False}),
+        "conditioner": PartConfig("tiled_concat"),
+        "separator": PartConfig("davis.unet", separator | {"time_heads": 2, "time_features": 16}),
+        "driver": PartConfig("flow", {"steps": 2}),
+        "front_end": tiny_parts["front_end"].changed({"warp_rows": 32, "log_scale": 0.15}),
+        "objective": PartConfig("generative"),
+    }
+
+
+@pytest.fixture
+def generative_model(generative_parts: dict[str, PartConfig]) -> SeparationModel:
+    """The small DAVIS-Flow with seeded random weights, in eval mode."""
+    import torch
+
+    from avsep_zoo.compose import compose_recipe
+
+    torch.manual_seed(0)
+    return compose_recipe(generative_parts, "davis_flow.tiny")
+
+
+@pytest.fixture
 def tiny_cues() -> CueBatch:
     """Two mixtures of three sources: every class once per mixture, with noise for pictures."""
     import torch

@@ -66,6 +66,15 @@ def test_number_of_frames(tmp_path: Path) -> None:
         assert levels(clip_frames(clip, 2.2, count)) == pytest.approx(wanted, abs=2)
 
 
+def test_frames_may_be_some_of_the_list_apart(tmp_path: Path) -> None:
+    """Beyond the ends they are the first and the last one."""
+    clip = stored(tmp_path, shades(range(20, 220, 20)))
+    assert levels(clip_frames(clip, 4.5, 5, stride=2)) == pytest.approx([20, 60, 100, 140, 180], abs=2)
+    found = published_frames(clip, 4.5, 5, stride=3)
+    assert found is not None
+    assert levels(found[0]) == pytest.approx([20, 40, 100, 160, 200], abs=2)
+
+
 def test_frames_are_counted_where_the_list_does_not(tmp_path: Path) -> None:
     clip = replace(stored(tmp_path, shades((40, 120, 240))), frame_count=0)
     assert levels(clip_frames(clip, 9.0)) == pytest.approx((240, 240, 240), abs=2)

@@ -54,7 +54,7 @@ def clips(tmp_path: Path) -> list[Clip]:
     ]
 
 
-def told(cues: Sequence[Cue], *, video: Any, time: float) -> CueBatch:
+def told(cues: Sequence[Cue], *, video: Any, time: float, rng: Any) -> CueBatch:
     """A small ``prepare``: the number of each class, -1 without one, and the texts."""
     numbers = [-1 if cue.label is None else CLASSES.index(cue.label) for cue in cues]
     return CueBatch({"label": torch.tensor([numbers]), "text": [[cue.text for cue in cues]]})
@@ -178,8 +178,8 @@ def test_sounds_of_videos(clips: list[Clip], tmp_path: Path) -> None:
     assert item["cues"].values["pictures"] == [3, 3, 3]
 
 
-def tiny_prepare(cues: Sequence[Cue], *, video: Any, time: float) -> CueBatch:
-    batch = told(cues, video=video, time=time)
+def tiny_prepare(cues: Sequence[Cue], *, video: Any, time: float, rng: Any) -> CueBatch:
+    batch = told(cues, video=video, time=time, rng=rng)
     batch.values["pictures"] = [len(np.asarray(cue.frames)) for cue in cues]
     return batch
 
@@ -229,10 +229,10 @@ def test_class_without_any_usable_clip(clips: list[Clip]) -> None:
 
 
 def test_clip_whose_cue_the_model_refuses(clips: list[Clip]) -> None:
-    def prepare(cues: Sequence[Cue], *, video: Any, time: float) -> CueBatch:
+    def prepare(cues: Sequence[Cue], *, video: Any, time: float, rng: Any) -> CueBatch:
         if any(cue.text == "bad" for cue in cues):
             raise CueError("This text cannot be used.")
-        return told(cues, video=video, time=time)
+        return told(cues, video=video, time=time, rng=rng)
 
     clips[0] = replace(clips[0], text="bad")
     items = [mixed(clips, prepare, sources=3)[i] for i in range(8)]
@@ -321,7 +321,7 @@ def test_duets_are_recordings_of_two(tmp_path: Path) -> None:
     assert {entry.where for entry in single.skipped} == set(pairs)
 
 
-def by_name(cues: Sequence[Cue], *, video: Any, time: float) -> CueBatch:
+def by_name(cues: Sequence[Cue], *, video: Any, time: float, rng: Any) -> CueBatch:
     return CueBatch({"name": [[cue.label for cue in cues]]})
 
 
@@ -354,3 +354,13 @@ def test_phrases_are_the_sounds_of_a_recording(clips: list[Clip]) -> None:
 def test_too_few_clips(clips: list[Clip], count: int, change: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         mixed(clips[:count], **change)
+
+
+def test_what_an_encoder_draws_follows_the_item(clips: list[Clip]) -> None:
+    def prepare(cues: Sequence[Cue], *, video: Any, time: float, rng: np.random.Generator) -> CueBatch:
+        return CueBatch({"frames": torch.from_numpy(rng.random((1, len(cues))))})
+
+    one, other = mixed(clips, prepare), mixed(clips, prepare, items=100)
+    drawn = [one[i]["cues"].values["frames"] for i in range(4)]
+    assert all(torch.equal(other[i]["cues"].values["frames"], drawn[i]) for i in reversed(range(4)))
+    assert len({float(d[0, 0]) for d in drawn}) == 4

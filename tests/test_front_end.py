@@ -185,3 +185,64 @@ def test_row_frequencies_say_where_a_tone_is(hertz: float, warp_rows: int) -> No
     assert frequencies[-1] == pytest.approx(4000, abs=1e-3)
     loudest = int(front.analyse(cosine_tone(hertz, front)).warped[0, 0, :, 64].argmax())
     assert frequencies[loudest] == pytest.approx(hertz, abs=front.rate / front.n_fft)
+
+
+def test_scaled_features_and_the_way_back() -> None:
+    """They lie in [0, 1] and are full at a magnitude of e ** (1 / 0.15) - 1; the way back drops the sign."""
+    front = StftFrontEnd(**TINY, align_corners=True, log_scale=0.15)
+    spectrum = front.analyse(noise(2, front.length))
+    torch.testing.assert_close(spectrum.features, 0.15 * torch.log1p(spectrum.warped))
+    torch.testing.assert_close(front.expand(-spectrum.features), spectrum.warped, rtol=1e-4, atol=1e-5)
+    loud = front.compress(torch.tensor([0.0, 784.0, 785.0, 1e6]))
+    assert loud[0] == 0
+    assert loud[1] < 1 == loud[2] == loud[3]
+
+
+def test_only_the_mixture_is_lifted_from_zero() -> None:
+    """By 1e-10, as published; features of silent sources are exactly 0, and sources have the mixture's gain."""
+    front = StftFrontEnd(**TINY, align_corners=True, log_scale=0.15, level=1.0)
+    silence = torch.zeros(1, 1, 128, 128)
+    plain = StftFrontEnd(**TINY, align_corners=True).from_magnitude(silence)
+    torch.testing.assert_close(plain.warped, torch.full_like(plain.warped, 1e-10), rtol=1e-3, atol=0)
+    assert not front.features(silence).any()
+    spectrum = front.analyse(noise(2, front.length))
+    torch.testing.assert_close(front.features(spectrum.magnitude, spectrum.gain), spectrum.features, atol=1e-6, rtol=0)
+
+
+def test_frames_are_resampled_and_brought_back() -> None:
+    """10 s at 11000 Hz are 430 frames and 256 columns, from the middle of the first to that of the last one."""
+    settings: dict[str, Any] = {"n_fft": 1022, "hop_length": 256, "align_corners": True, "log_scale": 0.15}
+    front = StftFrontEnd(rate=11000, length=110000, warp_frames=256, **settings)
+    spectrum = front.analyse(noise(1, front.length))
+    assert spectrum.magnitude.shape == (1, 1, 512, 430)
+    assert spectrum.features.shape == (1, 1, 256, 256)
+    assert front.column_seconds() * 255 == pytest.approx(429 * 256 / 11000)
+    time = torch.linspace(0, 1, 430).expand(1, 1, 512, -1)
+    columns = front.warp(time)
+    torch.testing.assert_close(columns[0, 0, 9], torch.linspace(0, 1, 256), atol=1e-5, rtol=0)
+    torch.testing.assert_close(front.unwarp(columns, 430), time, atol=1e-5, rtol=0)
+    mask = front.mask(Estimate(torch.ones(1, 2, 256, 256)), spectrum)
+    torch.testing.assert_close(mask, torch.ones(1, 2, 512, 430), atol=1e-5, rtol=0)
+    assert front.synthesise(Estimate(torch.ones(1, 2, 256, 256)), spectrum).shape == (1, 2, 109824)
+    assert StftFrontEnd(rate=11025, **settings).column_seconds() == 256 / 11025
+
+
+def test_resampled_frames_need_a_warp() -> None:
+    with pytest.raises(ValueError, match="warp_frames is 64 without a warp; give warp_rows, too"):
+        StftFrontEnd(**TINY | {"warp_rows": 0, "warp_frames": 64})
+
+
+@pytest.mark.parametrize("level", [None, 1.0])
+def test_features_of_the_mixture_are_a_mask_of_its_share(level: float | None) -> None:
+    """Sources at full level are estimated N times as loud as they are in the mixture; waveforms stay that loud."""
+    front = StftFrontEnd(**TINY | {"warp_rows": 0}, log_scale=0.1, level=level)
+    spectrum = front.analyse(noise(2, front.length))
+    values = spectrum.features.expand(-1, 3, -1, -1)
+    for loudness in (1.0, 3.0):
+        estimate = Estimate(values, kind="features", loudness=loudness)
+        wanted = torch.full((2, 3, 128, 128), 1 / loudness)
+        torch.testing.assert_close(front.mask(estimate, spectrum), wanted, atol=2e-3, rtol=0)
+        torch.testing.assert_close(front.warped_mask(estimate, spectrum), wanted, atol=2e-3, rtol=0)
+        torch.testing.assert_close(
+            front.linear_magnitude(estimate, spectrum), spectrum.magnitude.expand_as(values), rtol=1e-3, atol=1e-5
+        )

@@ -50,6 +50,8 @@ def main():
 
     mini = attempt(variant="mini", pretrained=False)
     said["untrained"] = [mini.name, len(mini.classes) > 3]
+    made = [attempt(name, variant="mini", weights=None) for name in ("davis", "davis_flow")]
+    said["generative"] = [[model.name, type(model.driver).__name__] for model in made]
     said["named"] = attempt(weights="iquery.mini").name
     said["pretrained"] = attempt(pretrained=True).name
     said["composed"] = attempt(
@@ -182,11 +184,13 @@ def test_local_source(tmp_path: Path, checkout: Path) -> None:
     said = run(user, LOCAL, CHECKOUT=checkout)
     assert said["missing"] == "RuntimeError: Missing dependencies: pluggy"
     assert said["default"] == ["SeparationModel", "iquery.mini", False]
-    appended = {str(checkout), str(checkout / "plugins" / "avsep-iquery" / "src")}
+    plugins = checkout / "plugins"
+    appended = {str(checkout), *(str(plugins / name / "src") for name in ("avsep-iquery", "avsep-davis"))}
     assert {str(checkout)} <= set(said["path"]) <= appended
     assert said["user"] == [True, True, True]
     assert said["late"].startswith("avsep_zoo.evaluation")
     assert said["untrained"] == ["iquery.mini", True]
+    assert said["generative"] == [["davis.mini", "Diffusion"], ["davis_flow.mini", "Flow"]]
     assert said["named"] == said["pretrained"] == "iquery.mini"
     assert said["composed"] == "composed"
     assert said["spawned"] == [[0, 1]]

@@ -92,6 +92,39 @@ def recipe(name: str, parts: dict[str, PartConfig], **more: Any) -> Recipe:
     return Recipe(name, "One.", "Paper.", "Label.", **parts, **more)
 
 
+def test_the_card_of_another_method_gives_its_weights(
+    registered: dict[Any, Entry], tiny_parts: dict[str, PartConfig], card: Path, tiny_model: SeparationModel
+) -> None:
+    """The parts are those of the method that is named, with what is changed."""
+    parts = tiny_parts | {"objective": tiny_parts["objective"].changed({"loss": "l2"})}
+    registered["method", "twin"] = Entry("method", "twin", recipe("twin", parts), "", "test")
+    model = starting_model("twin", card=card, overrides={"conditioner": {"dropout": 0.2}})
+    assert model.name == "twin.default" and not model.training
+    assert same_weights(model, tiny_model)
+    assert model.parts["objective"]["loss"] == "l2" and model.parts["conditioner"]["dropout"] == 0.2
+
+
+@pytest.mark.parametrize(
+    ("slot", "change", "message"),
+    [
+        ("separator", {"width": 8}, r"of iquery.tiny do not fit odd.default: \d+ entries .* take a variant of odd"),
+        ("encoder", {"classes": ["violin", "drum", "flute"]}, "iquery.tiny knows other classes than odd.default; take"),
+    ],
+)
+def test_the_card_of_another_method_that_does_not_fit(
+    registered: dict[Any, Entry],
+    tiny_parts: dict[str, PartConfig],
+    card: Path,
+    slot: str,
+    change: dict[str, Any],
+    message: str,
+) -> None:
+    parts = tiny_parts | {slot: tiny_parts[slot].changed(change)}
+    registered["method", "odd"] = Entry("method", "odd", recipe("odd", parts), "", "test")
+    with pytest.raises(DataError, match=message):
+        starting_model("odd", card=card)
+
+
 def test_a_method_that_cannot_be_expanded(
     registered: dict[Any, Entry], tiny_parts: dict[str, PartConfig], tmp_path: Path, tiny_model: SeparationModel
 ) -> None:
@@ -130,7 +163,7 @@ def test_an_expansion_that_is_no_target(tiny_parts: dict[str, PartConfig], targe
         ),
         ({"method": "iquery", "overrides": {"conditioner": {"query": 3}}}, CompositionError, "did you mean 'queries'"),
         ({"method": "iquery", "card": "no/where"}, WeightsError, "cannot be read"),
-        ({"method": "other", "card": "CARD"}, DataError, "holds iquery.tiny, which is not other"),
+        ({"method": "other", "card": "CARD"}, CompositionError, "no method 'other'"),
     ],
 )
 def test_what_cannot_start(card: Path, arguments: dict[str, Any], error: type[AvsepError], message: str) -> None:

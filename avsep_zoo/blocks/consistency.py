@@ -17,7 +17,7 @@ def share_out(masks: Tensor) -> Tensor:
     Source: Liutkus and Badeau, Generalized Wiener filtering with fractional power spectrograms, ICASSP 2015, with
     exponent 2.
     """
-    masks = masks.clamp_min(0.0)
+    masks = masks.clamp(0.0, 1e9)  # a magnitude over a mixture of nothing; its square has to be finite
     rest = (1.0 - masks.sum(dim=1, keepdim=True)).clamp_min(0.0)
     power = masks**2
     return power / (power.sum(dim=1, keepdim=True) + rest**2).clamp_min(1e-12)

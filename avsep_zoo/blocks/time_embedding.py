@@ -11,7 +11,7 @@ __all__ = ["TimeEmbedding", "sinusoids"]
 
 
 def sinusoids(time: Tensor, width: int) -> Tensor:
-    """(B,) times -> (B, width): sines, then cosines, of ``width`` / 2 frequencies from 1 down to 1 / 10000."""
+    """(B,) times -> float32 (B, width): sines, then cosines, of width / 2 frequencies from 1 down to 1 / 10000."""
     half = width // 2
     frequencies = torch.exp(torch.arange(half, device=time.device) * -(math.log(10000.0) / (half - 1)))
     angle = time[:, None].float() * frequencies
@@ -19,11 +19,14 @@ def sinusoids(time: Tensor, width: int) -> Tensor:
 
 
 class TimeEmbedding(nn.Module):
-    """Sinusoids, linear, GELU, linear: (B,) -> (B, width).
+    """Sinusoids, linear, GELU, linear: (B,) times of any type -> (B, width) of the parameters' type.
 
     Args:
         sines: width of the sinusoids, even, at least 4.
         width: of what comes out.
+
+    Raises:
+        ValueError: ``sines`` is odd or below 4.
     """
 
     def __init__(self, sines: int, width: int) -> None:
@@ -34,5 +37,5 @@ class TimeEmbedding(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(sines, width), nn.GELU(), nn.Linear(width, width))
 
     def forward(self, time: Tensor) -> Tensor:
-        out: Tensor = self.mlp(sinusoids(time, self.sines))
+        out: Tensor = self.mlp(sinusoids(time, self.sines).to(next(self.parameters()).dtype))
         return out

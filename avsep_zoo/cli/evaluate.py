@@ -50,6 +50,17 @@ def evaluate(
             "protocol does).",
         ),
     ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Steps of generative models: more take longer (default: their own).", show_default=False
+        ),
+    ] = None,
+    solver: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Solver of generative models; 'avsep info' lists them.", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise that generative models start from.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Score only the first mixtures of each list.")] = None,
     workers: Annotated[
         int, typer.Option(min=1, help="Processes; each computes on one thread and holds the model.")
@@ -101,6 +112,9 @@ def evaluate(
             lists=lists or (),
             use=ALL_CUES if use == "both" else frozenset({use}),
             consistency=consistency,
+            seed=seed,
+            steps=steps,
+            solver=solver,
             limit=limit,
             workers=workers,
             device=choose_device(device),
@@ -119,7 +133,9 @@ def evaluate(
     if write_card:
         from avsep_zoo.evaluation.model_index import write_results
 
-        command = _command(models, data, dataset, protocol, lists or (), use, consistency)
+        command = _command(
+            models, data, dataset, protocol, lists or (), use, consistency, seed=seed, steps=steps, solver=solver
+        )
         for contender in contenders:
             if contender.card is not None:
                 own = next(model for model in results["models"] if model["name"] == contender.name)
@@ -136,6 +152,10 @@ def _command(
     lists: Sequence[str],
     use: Use,
     consistency: bool | None,
+    *,
+    seed: int,
+    steps: int | None,
+    solver: str | None,
 ) -> str:
     """The command that gives the same scores; it names folders without their place."""
     named = [Path(model).resolve().name if Path(model).is_dir() else model for model in models]
@@ -145,6 +165,9 @@ def _command(
     words += [word for name in lists for word in ("--list", name)]
     words += ["--use", use] if use != "both" else []
     words += [] if consistency is None else ["--consistency" if consistency else "--no-consistency"]
+    words += ["--steps", str(steps)] if steps is not None else []
+    words += ["--solver", solver] if solver is not None else []
+    words += ["--seed", str(seed)] if seed else []
     return shlex.join(words)
 
 

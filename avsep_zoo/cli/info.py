@@ -52,6 +52,7 @@ def _card(card: Card) -> dict[str, Any]:
         "name": card.name,
         "variant": card.manifest.get("variant", card.name),
         "parts": parts,
+        "sampling": _sampling(parts),
         "classes": _classes(parts),
         "weights": _weights(card),
     }
@@ -68,6 +69,7 @@ def _method(name: str) -> dict[str, Any]:
         "name": name,
         "variant": f"{method}.{variant or recipe.default_variant}",
         "parts": parts,
+        "sampling": _sampling(parts),
         "classes": _classes(parts),
         "weights": _weights(read_card(folder)) if folder else None,
     }
@@ -89,6 +91,16 @@ def _recipe(method: str) -> dict[str, Any]:
 
 def _classes(parts: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return list(parts["encoder"].get("classes", ())) if "encoder" in parts else []
+
+
+def _sampling(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    """What a generative model can be asked for: its solvers, with network evaluations per step, and its defaults."""
+    if "driver" not in parts:
+        return None
+    from avsep_zoo.compose import build_part
+
+    driver = build_part("driver", PartConfig.parse(parts["driver"]))
+    return {"steps": driver.steps, "solver": driver.solver, "solvers": dict(driver.solvers)}
 
 
 def _weights(card: Card) -> dict[str, Any]:
@@ -120,6 +132,10 @@ def _show(about: Mapping[str, Any]) -> None:
     screen.print()
     parts = [(slot.replace("_", " "), part["name"], _settings(part)) for slot, part in about["parts"].items()]
     print_table((f"Part of {about['variant']}", "Name", "Settings"), parts)
+    if about["sampling"]:
+        screen.print(f"\nSampling: {about['sampling']['steps']} steps of {about['sampling']['solver']}", style="bold")
+        solvers = [(name, str(cost)) for name, cost in about["sampling"]["solvers"].items()]
+        print_table(("Solver", "Network evaluations per step"), solvers, numbers=(1,))
     if about["classes"]:
         screen.print(f"\n{len(about['classes'])} classes", style="bold")
         screen.print(", ".join(about["classes"]))

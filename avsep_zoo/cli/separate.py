@@ -48,6 +48,17 @@ def separate(
     overlap: Annotated[
         float, typer.Option(min=0.0, max=0.75, help="Share of a segment cross-faded with the next one.")
     ] = 0.5,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Steps of a generative model: more take longer (default: its own).", show_default=False
+        ),
+    ] = None,
+    solver: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Solver of a generative model; 'avsep info' lists them.", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise that a generative model starts from.")] = 0,
     report: Annotated[bool, typer.Option(help="Write report.html: players, spectrograms, masks.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier separation in DIR.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -61,6 +72,10 @@ def separate(
 
     [bold]avsep separate duet.mp4 --cue violin --cue flute -o stems[/bold]
     [bold]avsep separate duet.mp4 --cue violin@0,20,190,180 --cue @195,20,380,180[/bold]
+
+    A method that goes by pictures needs a box per cue; a generative one has a dial, too:
+
+    [bold]avsep separate duet.mp4 --model davis_flow --cue a@0,20,190,180 --cue b@195,20,380,180 --steps 8[/bold]
     """
     cues = [parse_cue(text, number) for number, text in enumerate(cue, 1)]
     folder = out if out is not None else Path(f"{file.stem}-stems")
@@ -72,7 +87,16 @@ def separate(
         loaded = load(model, weights=weights, device=choose_device(device))
     started = time.monotonic()
     with seconds_bar("Separating") as advance:
-        result = loaded.separate(file, cues, consistency=not no_consistency, overlap=overlap, progress=advance)
+        result = loaded.separate(
+            file,
+            cues,
+            consistency=not no_consistency,
+            overlap=overlap,
+            seed=seed,
+            steps=steps,
+            solver=solver,
+            progress=advance,
+        )
     seconds = time.monotonic() - started
     saved = stems.save(result, folder, report=report, overwrite=overwrite)
     if as_json:

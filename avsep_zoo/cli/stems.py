@@ -55,6 +55,7 @@ class Saved:
             "stems": tracks[:count],
             "residual": tracks[count] if len(tracks) > count else None,
             "report": str(self.report) if self.report else None,
+            "sampling": self.separation.sampling,
             "notes": self.separation.notes,
         }
 

@@ -45,7 +45,11 @@ def train(
     ] = None,
     card: Annotated[
         str | None,
-        typer.Option("--from", metavar="CARD", help="Fine-tune the weights of a card: its folder or name."),
+        typer.Option(
+            "--from",
+            metavar="CARD",
+            help="Fine-tune the weights of a card: its folder or name; also one of another method, if they fit METHOD.",
+        ),
     ] = None,
     config: Annotated[
         Path | None,
@@ -109,7 +113,7 @@ def train(
         }  # fmt: skip
         plan = Plan() if config is None else read_plan(config)
         task = planned(plan, given=given, training=training, sets=assignments or [], preset=preset)
-        model = _built(task)
+        model = _built(task, pretrained=not (out / "checkpoint.pt").exists())
     import torch
 
     from avsep_zoo.training.loop import train as run_loop
@@ -142,7 +146,7 @@ def train(
     finish()
 
 
-def _built(task: Task) -> Any:
+def _built(task: Task, *, pretrained: bool) -> Any:
     name = task.plan.method if task.card is None else task.card.name
     with busy(f"Building {name}") if is_main() else nullcontext():
         import torch
@@ -151,7 +155,13 @@ def _built(task: Task) -> Any:
 
         torch.manual_seed(task.config.seed)
         plan = task.plan
-        return starting_model(plan.method, card=plan.card, overrides=plan.parts, add_classes=plan.add_classes)
+        return starting_model(
+            plan.method,
+            card=plan.card,
+            overrides=plan.parts,
+            add_classes=plan.add_classes,
+            pretrained=pretrained,
+        )
 
 
 def _say(text: str) -> None:
@@ -219,6 +229,6 @@ def _tell(run: Path) -> None:
     training = card.manifest["training"]
     console().print(
         f"{run} holds {card.name} of step {training['step']}, the best one, validation SDR "
-        f"{training['validation_sdr']:.2f} dB.\nUse it: avsep separate FILE --cue CLASS --model {run}",
+        f"{training['validation_sdr']:.2f} dB.\nUse it: avsep separate FILE --cue CUE --model {run}",
         soft_wrap=True,
     )

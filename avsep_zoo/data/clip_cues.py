@@ -25,6 +25,7 @@ def shown_cue(
     reads: frozenset[str],
     *,
     pictures: int = 3,
+    stride: int = 1,
     protocol: Protocol = "default",
     at: float = 0.0,
 ) -> dict[str, Any]:
@@ -35,6 +36,7 @@ def shown_cue(
         time: centre of the segment, in seconds from the beginning of the clip.
         reads: modalities; nothing else is loaded.
         pictures: number of frames.
+        stride: frames of the list from one to the next.
         protocol: ``paper`` leaves it to the encoder to crop, by :func:`~avsep_zoo.data.frames.published_frames`.
         at: centre of the segment, in seconds, as ``prepare`` is told.
 
@@ -43,13 +45,13 @@ def shown_cue(
     """
     shown: dict[str, Any] = {}
     if "frames" in reads and protocol == "paper":
-        published = published_frames(clip, time, pictures)
+        published = published_frames(clip, time, pictures, stride=stride)
         if published is not None:
             shown["frames"], boxes = published
             if boxes is not None:
                 shown["boxes"] = boxes + np.array([at, 0, 0, 0, 0])
     elif "frames" in reads:
-        shown["frames"] = clip_frames(clip, time, pictures)
+        shown["frames"] = clip_frames(clip, time, pictures, stride=stride)
     if "motion" in reads and clip.motion is not None and clip.motion.exists():
         shown["motion"] = _read_motion(clip.motion)
     return shown

@@ -44,6 +44,7 @@ class FixedMixtures(Dataset[dict[str, Any]]):
             around the frame after the middle one, its number being the frame count // 2 + 1, silent outside of the
             clip; ``start``: at its beginning.
         pictures: frames per source.
+        stride: frames of the list from one of them to the next.
         protocol: ``paper`` reads sounds as :func:`~avsep_zoo.data.segment.published_segment` and crops frames as
             :func:`~avsep_zoo.data.frames.published_frames`; an item with a file that fails is silent and black.
         assume_rate, repeat: of published segments. One that is not repeated lies in the middle of a ``middle``.
@@ -61,12 +62,14 @@ class FixedMixtures(Dataset[dict[str, Any]]):
         members: int = 1,
         placement: Placement = "middle",
         pictures: int = 3,
+        stride: int = 1,
         protocol: Protocol = "default",
         assume_rate: bool = True,
         repeat: bool = True,
     ) -> None:
         self.mixtures, self.prepare, self.rate, self.length = mixtures, prepare, rate, length
         self.reads, self.use, self.placement, self.pictures = reads, use, placement, pictures
+        self.stride = stride
         self.members, self.protocol, self.assume_rate, self.repeat = members, protocol, assume_rate, repeat
         self.time = length / rate / 2
 
@@ -119,7 +122,15 @@ class FixedMixtures(Dataset[dict[str, Any]]):
         else:
             end = None if clip.duration is None else clip.start + span
             sound = read_segment(clip.audio, self.rate, self.length, clip.start + start, end=end)
-        shown = shown_cue(clip, time, self._loaded, pictures=self.pictures, protocol=self.protocol, at=self.time)
+        shown = shown_cue(
+            clip,
+            time,
+            self._loaded,
+            pictures=self.pictures,
+            stride=self.stride,
+            protocol=self.protocol,
+            at=self.time,
+        )
         return sound, self._cues(clip, shown)
 
     def _place(self, clip: Clip, span: float) -> tuple[float, float]:

@@ -21,16 +21,17 @@ _FOLDERS_KNOWN = 2**16  # folders of frames whose last frame a process remembers
 _FILES_KNOWN = 2**12  # files of detections whose best boxes it remembers: some kilobytes each
 
 
-def clip_frames(clip: Clip, time: float, count: int = 3) -> np.ndarray | None:
+def clip_frames(clip: Clip, time: float, count: int = 3, *, stride: int = 1) -> np.ndarray | None:
     """Frames around ``time``, each cropped to the best detection that is nearest in time.
 
-    They are one frame of the list apart. A recording of several sounds is not cropped, as detections do not say which
+    A recording of several sounds is not cropped, as detections do not say which
     of them they show.
 
     Args:
         clip: frames are taken from its folder, or where there is none from its video.
         time: seconds from the beginning of the clip.
         count: number of frames.
+        stride: frames of the list from one to the next.
 
     Returns:
         uint8 RGB (count, H, W, 3), black around smaller crops, or None where there is no picture.
@@ -40,7 +41,7 @@ def clip_frames(clip: Clip, time: float, count: int = 3) -> np.ndarray | None:
         DataError: the detections are damaged.
         MediaError: the video cannot be read.
     """
-    numbers = _numbers(clip, time, count)
+    numbers = _numbers(clip, time, count, stride)
     pictures = _pictures(clip, numbers)
     if pictures is None:
         return None
@@ -51,14 +52,16 @@ def clip_frames(clip: Clip, time: float, count: int = 3) -> np.ndarray | None:
     return _same_size(pictures)
 
 
-def published_frames(clip: Clip, time: float, count: int = 3) -> tuple[np.ndarray, np.ndarray | None] | None:
+def published_frames(
+    clip: Clip, time: float, count: int = 3, *, stride: int = 1
+) -> tuple[np.ndarray, np.ndarray | None] | None:
     """Frames around ``time`` as they are stored, and the box that published loaders crop each of them to.
 
     That is the one with the best score of that very frame; a frame without one is not cropped. (MUSIC-21 and AVE take
     the first one of the detector's class, whose number no list of clips holds.) What of a box lies further outside
     than the picture is wide or high is cut off, as a crop of it may take any amount of memory.
 
-    Source: Chen et al., iQuery, CVPR 2023.
+    Source: Chen et al., iQuery, CVPR 2023; the ``stride``, in frames of the list, is that of DAVIS, ACCV 2024.
 
     Returns:
         uint8 RGB (count, H, W, 3), and rows (count, 5) of seconds from ``time``, x1, y1, x2, y2, or None for a clip
@@ -67,7 +70,7 @@ def published_frames(clip: Clip, time: float, count: int = 3) -> tuple[np.ndarra
     Raises:
         CueError, DataError, MediaError: as :func:`clip_frames`.
     """
-    numbers = _numbers(clip, time, count)
+    numbers = _numbers(clip, time, count, stride)
     pictures = _pictures(clip, numbers)
     if pictures is None:
         return None
@@ -78,17 +81,17 @@ def published_frames(clip: Clip, time: float, count: int = 3) -> tuple[np.ndarra
     for place, number in enumerate(numbers):
         here = boxes[np.isclose(boxes[:, 0], _time(clip, number))]
         rows[place] = (0, *here[0, 1:]) if len(here) else (0, 0, 0, *size)
-        rows[place, 0] = (place - count // 2) / clip.frame_rate
+        rows[place, 0] = stride * (place - count // 2) / clip.frame_rate
     limits = np.array([*size, *size])
     rows[:, 1:] = rows[:, 1:].clip(-limits, 2 * limits)
     return frames, rows
 
 
-def _numbers(clip: Clip, time: float, count: int) -> list[int]:
+def _numbers(clip: Clip, time: float, count: int, stride: int) -> list[int]:
     """Numbers, from 1, of the frames around a time; those beyond the ends are the first and the last one."""
     centre = int(time * clip.frame_rate) + 1
-    last = clip.frame_count or (0 if clip.frames is None else _stored(clip.frames)[0]) or centre + count
-    return [min(max(centre + offset, 1), last) for offset in range(-(count // 2), count - count // 2)]
+    last = clip.frame_count or (0 if clip.frames is None else _stored(clip.frames)[0]) or centre + stride * count
+    return [min(max(centre + stride * offset, 1), last) for offset in range(-(count // 2), count - count // 2)]
 
 
 def _time(clip: Clip, number: int) -> float:

@@ -51,7 +51,8 @@ class MixAndSeparate(Dataset[dict[str, Any]]):
 
     Args:
         clips: of a reader. Those that do not fit the setting are left out and noted in the attribute ``skipped``.
-        prepare: an encoder's ``prepare``; it is told that the centre of the segment is at ``time`` seconds.
+        prepare: an encoder's ``prepare``; it is told that the centre of the segment is at ``time`` seconds, and draws
+            from the item's generator.
         rate: sample rate in Hz of the model.
         length: samples of a segment.
         items: number of items; any index below it gives the same item in any order and process.
@@ -121,7 +122,7 @@ class MixAndSeparate(Dataset[dict[str, Any]]):
             taken = {clip.id for clip in chosen}
             parts = [self._part(clip, taken, rng, skipped, checked=checked) for clip in chosen]
             try:
-                return parts, self._prepare(parts)
+                return parts, self._prepare(parts, rng)
             except CueError:
                 if checked:
                     raise
@@ -139,7 +140,7 @@ class MixAndSeparate(Dataset[dict[str, Any]]):
             try:
                 part = self._read(candidate, rng)
                 if checked:
-                    self._prepare([part])
+                    self._prepare([part], rng)
             except AvsepError as error:
                 failed.append(Skipped(candidate.id, str(error)))
                 candidate = self.pools.another(clip, taken, rng)
@@ -161,13 +162,13 @@ class MixAndSeparate(Dataset[dict[str, Any]]):
             silence = np.zeros(self.length, dtype=np.float32)
             blank = [(clip, black_cue(clip, self.reads, pictures=self.pictures)) for clip in chosen]
             parts = [_Part(clip, silence, self._cues(clip, shown, rng)) for clip, shown in blank]
-        cues = self._prepare(parts)
+        cues = self._prepare(parts, rng)
         if skipped:
             blacken(cues)
         return parts, cues
 
-    def _prepare(self, parts: Sequence[_Part]) -> CueBatch:
-        return self.prepare([cue for part in parts for cue in part.cues], video=None, time=self.time)
+    def _prepare(self, parts: Sequence[_Part], rng: np.random.Generator) -> CueBatch:
+        return self.prepare([cue for part in parts for cue in part.cues], video=None, time=self.time, rng=rng)
 
     def _read(self, clip: Clip, rng: np.random.Generator) -> _Part:
         augmentation = self.augmentation

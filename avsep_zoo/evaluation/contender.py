@@ -14,6 +14,7 @@ from avsep_zoo.contracts import CueEncoder, FrontEnd
 from avsep_zoo.errors import CompositionError, DataError
 from avsep_zoo.evaluation.oracle import BASELINES
 from avsep_zoo.evaluation.protocols import Protocol
+from avsep_zoo.generative.contract import Driver
 from avsep_zoo.load import find_card, methods
 from avsep_zoo.recipe import PartConfig
 from avsep_zoo.registry import registry
@@ -62,6 +63,15 @@ class Contender:
         part = PartConfig.parse(self.parts["encoder"])
         encoder: type[CueEncoder] = registry().part("encoder", part.name)
         return encoder.plan(**part.config).reads
+
+    @property
+    def driver(self) -> Driver | None:
+        """What samples a generative model; None for others.
+
+        Raises:
+            CompositionError: it cannot be built.
+        """
+        return build_part("driver", PartConfig.parse(self.parts["driver"])) if "driver" in self.parts else None
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,7 @@ def _entries(card: Card, results: Mapping[str, Any], command: str) -> list[dict[
     data = PurePath(str(results["data"])).name or "data"
     settings = {"rate": protocol.get("rate"), "seconds": protocol.get("seconds")}
     settings |= {"cues": list(model.get("use") or ()), "consistency": model.get("consistency")}
+    settings |= model.get("sampling") or {}
     entries = []
     for scored in model["lists"]:
         metrics = [

@@ -34,6 +34,7 @@ class Protocol:
             list, or at the ``start``.
         offset: seconds by which that is later.
         frame_rate: frames per second that the list of frames is taken to have; None is its own.
+        frame_stride: frames of the list from one that is shown to the next.
         loader: ``paper`` reads clips as the published code does, oddities included.
         assume_rate, repeat: how it treats slow files and short sounds
             (:func:`~avsep_zoo.data.segment.published_segment`).
@@ -61,6 +62,7 @@ class Protocol:
     placement: Literal["middle", "frame", "start"] = "middle"
     offset: float = 0.0
     frame_rate: float | None = None
+    frame_stride: int = 1
     loader: Literal["default", "paper"] = "default"
     assume_rate: bool = True
     repeat: bool = True
@@ -155,8 +157,7 @@ _ALL = (
         _DAVIS,
         name="davis.music",
         summary="5.9 s at 11025 Hz around an eighth of the time of the middle frame (frames at 1 per second are taken "
-        "for 8), mean of the sources, which are the truth at full level. Neighbouring frames are shown, not every "
-        "second one.",
+        "for 8), mean of the sources, which are the truth at full level. Every second frame is shown.",
         dataset="music",
         lists=("testsepmusic", "testsep"),
         rate=11025,
@@ -164,6 +165,7 @@ _ALL = (
         scored=65280,
         placement="frame",
         frame_rate=8.0,
+        frame_stride=2,
     ),
     replace(
         _DAVIS,

@@ -104,6 +104,8 @@ def _model(model: Mapping[str, Any], colour: str) -> dict[str, Any]:
     else:
         add = "add up to the mixture" if model.get("consistency") else "need not add up to the mixture"
         about = f"given {', '.join(model.get('use') or ()) or 'no cue'}; stems and residual {add}"
+        if how := model.get("sampling"):
+            about += f"; {_count(how['steps'], 'step')} of {how['solver']}, seed {how['seed']}"
     return {
         "name": model["name"],
         "colour": colour,

@@ -30,6 +30,7 @@ def fingerprint(
     *,
     use: frozenset[str],
     consistency: bool,
+    sampling: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return what scores depend on, as plain JSON: equal ones may be mixed, others not."""
     ids = json.dumps([[clip.id for clip in clips] for clips in mixtures])
@@ -45,6 +46,7 @@ def fingerprint(
                 "list": hashlib.sha256(ids.encode()).hexdigest(),
                 "use": sorted(use & contender.reads),
                 "consistency": consistency,
+                "sampling": sampling,
             }
         )
     )

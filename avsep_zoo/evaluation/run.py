@@ -25,6 +25,8 @@ from avsep_zoo.evaluation.scorer import BATCH, Scorer
 from avsep_zoo.evaluation.statistics import summarise
 from avsep_zoo.evaluation.workers import Task, Workers
 from avsep_zoo.folder_lock import folder_lock
+from avsep_zoo.generative.noise import Sampling
+from avsep_zoo.generative.plan import describe_sampling, plan_sampling
 from avsep_zoo.registry import registry
 
 __all__ = ["evaluate"]
@@ -44,6 +46,9 @@ def evaluate(
     lists: Sequence[str] = (),
     use: frozenset[str] = ALL_CUES,
     consistency: bool | None = None,
+    seed: int = 0,
+    steps: int | None = None,
+    solver: str | None = None,
     limit: int | None = None,
     workers: int = 1,
     device: str = "cpu",
@@ -60,6 +65,8 @@ def evaluate(
         lists: names of lists of mixtures; none means the protocol's, or else the first of the data.
         use: modalities of the cues that models are given.
         consistency: whether stems share the mixture out; None leaves that to the protocol.
+        seed, steps, solver: of the generative ones among the models, as in
+            :meth:`avsep_zoo.SeparationModel.separate`; every mixture sees the same noise.
         limit: score only the first mixtures of each list.
         workers: processes.
         device: of the models.
@@ -75,6 +82,7 @@ def evaluate(
             mixture has a score. A mixture that cannot be scored is among the ``skipped`` of its list.
     """
     _check_cues(contenders, use)
+    plans, sampled = _plan_sampling(contenders, seed=seed, steps=steps, solver=solver)
     reader = open_data(data, dataset, protocol=protocol.loader, frame_rate=protocol.frame_rate)
     notes = _notes(protocol, reader)
     mixtures: dict[str, Mixtures] = {}
@@ -91,14 +99,14 @@ def evaluate(
         if out is not None:
             stack.enter_context(_claimed(out, data))
         files: list[dict[str, ItemFile]] = []
-        for contender, setting in zip(contenders, settings, strict=True):  # all of them, before anything is computed
+        for contender, setting, how in zip(contenders, settings, sampled, strict=True):  # before anything is computed
             files.append({})
             for name, listed in mixtures.items():
                 path = None if out is None else out / folder_name(contender) / f"{name}.jsonl"
-                depends = fingerprint(contender, protocol, setting, listed, use=use, consistency=shared)
+                depends = fingerprint(contender, protocol, setting, listed, use=use, consistency=shared, sampling=how)
                 files[-1][name] = stack.enter_context(ItemFile(path, depends))
-        for contender, setting, kept in zip(contenders, settings, files, strict=True):
-            scorer = Scorer(contender, protocol, setting, use=use, consistency=shared, device=device)
+        for contender, setting, plan, how, kept in zip(contenders, settings, plans, sampled, files, strict=True):
+            scorer = Scorer(contender, protocol, setting, use=use, consistency=shared, sampling=plan, device=device)
             entries = []
             with Workers(scorer, workers) as pool:
                 for name, listed in mixtures.items():
@@ -115,6 +123,7 @@ def evaluate(
                     "sha256": contender.sha256,
                     "use": sorted(use & contender.reads),
                     "consistency": shared and contender.card is not None,
+                    "sampling": how,
                     "lists": entries,
                 }
             )
@@ -147,6 +156,24 @@ def _check_cues(contenders: Sequence[Contender], use: frozenset[str]) -> None:
                 f"The model {contender.name} reads {' and '.join(sorted(contender.reads))}, not "
                 f"{' or '.join(sorted(use))}; give it other cues."
             )
+
+
+def _plan_sampling(
+    contenders: Sequence[Contender], *, seed: int, steps: int | None, solver: str | None
+) -> tuple[list[Sampling | None], list[dict[str, Any] | None]]:
+    """How each contender samples, and that as plain JSON; None for those that generate nothing.
+
+    Raises:
+        CompositionError: a generative one cannot sample like this, or there is none for the steps or the solver.
+    """
+    drivers = [contender.driver for contender in contenders]
+    if all(driver is None for driver in drivers):
+        plan_sampling(None, " and ".join(contender.name for contender in contenders), steps=steps, solver=solver)
+    plans = [
+        None if driver is None else plan_sampling(driver, contender.name, seed=seed, steps=steps, solver=solver)
+        for contender, driver in zip(contenders, drivers, strict=True)
+    ]
+    return plans, [describe_sampling(driver, plan) for driver, plan in zip(drivers, plans, strict=True)]
 
 
 def _notes(protocol: Protocol, reader: Reader) -> list[str]:

@@ -21,6 +21,7 @@ from avsep_zoo.evaluation.contender import Contender, Setting
 from avsep_zoo.evaluation.oracle import baseline
 from avsep_zoo.evaluation.protocols import Protocol
 from avsep_zoo.evaluation.score import Scored, score_batch
+from avsep_zoo.generative.noise import Sampling
 from avsep_zoo.load import load
 from avsep_zoo.model import SeparationModel
 from avsep_zoo.recipe import PartConfig
@@ -51,6 +52,7 @@ class Scorer:
         setting: the rate and length that it leaves to the model.
         use: modalities of the cues that are given.
         consistency: whether stems share the mixture out.
+        sampling: of a generative model; None is its own.
         device: of the model.
     """
 
@@ -62,10 +64,11 @@ class Scorer:
         *,
         use: frozenset[str],
         consistency: bool,
+        sampling: Sampling | None = None,
         device: str = "cpu",
     ) -> None:
         self.contender, self.protocol, self.setting = contender, protocol, setting
-        self.use, self.consistency, self.device = use, consistency, device
+        self.use, self.consistency, self.sampling, self.device = use, consistency, sampling, device
         self._model: SeparationModel | None = None
         self._objective: Objective | None = None
 
@@ -84,8 +87,8 @@ class Scorer:
     def score(self, mixtures: Sequence[Mixture], wanted: Collection[int], *, seed: int = 0) -> list[tuple[int, Scored]]:
         """Score the ``wanted`` ones of a batch of mixtures, by position.
 
-        All of the batch goes through the network, as what a model says of a mixture may depend on its batch. Models
-        that draw noise draw it from ``seed``.
+        All of the batch goes through the network, as what a model says of a mixture may depend on its batch. What
+        models draw by PyTorch's generator they draw from ``seed``; generative ones see the same noise in every mixture.
         """
         scored: list[tuple[int, Scored]] = []
         for position, found in enumerate(self.separate(mixtures, seed=seed)):
@@ -154,6 +157,7 @@ class Scorer:
             use=self.use,
             placement=self.protocol.placement,
             pictures=getattr(encoder, "frames", 3),
+            stride=self.protocol.frame_stride,
             protocol=self.protocol.loader,
             assume_rate=self.protocol.assume_rate,
             repeat=self.protocol.repeat,
@@ -211,7 +215,7 @@ class Scorer:
                 "mixture": mixture[list(prepared)].to(self.model.device),
                 "cues": CueBatch.stack(list(prepared.values())).to(self.model.device),
             }
-            estimates = self.model.waveforms(batch, consistency=self.consistency).cpu()
+            estimates = self.model.waveforms(batch, consistency=self.consistency, sampling=self.sampling).cpu()
             for k, estimate in zip(prepared, estimates, strict=True):
                 found[k] = estimate
         return found
@@ -226,15 +230,34 @@ class Scorer:
         for group in (starts[first : first + BATCH] for first in range(0, len(starts), BATCH)):
             segments = torch.stack([waveform[start : start + window] for start in group])
             batch = {"mixture": segments.to(self.model.device), "cues": embedding.repeat(len(group))}
-            for start, estimate in zip(group, self.model.waveforms(batch, consistency=self.consistency), strict=True):
+            estimates = self.model.waveforms(batch, consistency=self.consistency, sampling=self._sampling_at(group))
+            for start, estimate in zip(group, estimates, strict=True):
                 end = start + estimate.shape[-1]
                 total[:, start:end] += estimate.cpu()
                 count[start:end] += 1
         return (total / count)[:, :end]
 
+    def _sampling_at(self, starts: Sequence[int]) -> Sampling | None:
+        """The noise of windows that begin at samples ``starts``: nearly the same where they overlap."""
+        if self.model.driver is None:
+            return None
+        front: Any = self.model.front_end
+        columns = [round(start / front.rate / front.column_seconds()) for start in starts]
+        return replace(self.sampling or Sampling(), starts=columns)
+
     def _whole(self, waveform: Tensor, cues: list[Cue]) -> Tensor:
         """A mixture of any rate and length, the way a user separates it."""
-        result = self.model.separate(waveform, cues, rate=self.setting.rate, consistency=self.consistency, batch=BATCH)
+        how = self.sampling or Sampling()
+        result = self.model.separate(
+            waveform,
+            cues,
+            rate=self.setting.rate,
+            consistency=self.consistency,
+            batch=BATCH,
+            seed=how.seed,
+            steps=how.steps,
+            solver=how.solver,
+        )
         return torch.stack([torch.from_numpy(stem.waveform[0].copy()) for stem in result.stems])
 
     def _prepare(self, cues: list[Cue]) -> CueBatch:

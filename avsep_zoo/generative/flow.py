@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -25,6 +24,11 @@ class Flow(Driver):
         predicts: what the network predicts: the ``velocity`` of the path (published) or the ``clean`` data.
         floor: standard deviation of the noise that is left at time 1.
         time_scale: factor from time to the network's time.
+        time_power: training times are drawn as a uniform number in [0, 1) to this power: above 1, more of them near the
+            noise, which matters most to solvers of few steps.
+
+    Raises:
+        ValueError: a setting is out of its range.
     """
 
     solvers = {"euler": 1, "midpoint": 2, "heun": 2, "ab2": 1}  # noqa: RUF012
@@ -39,12 +43,29 @@ class Flow(Driver):
         predicts: Literal["velocity", "clean"] = "velocity",
         floor: float = 1e-4,
         time_scale: float = 1000.0,
+        time_power: float = 1.0,
     ) -> None:
         super().__init__(steps=steps, solver=solver, full_level=full_level, shared_noise=shared_noise)
-        self.predicts, self.floor, self.time_scale = predicts, floor, time_scale
+        if predicts not in ("velocity", "clean"):
+            raise ValueError(f"predicts is {predicts!r}; choose one of velocity, clean.")
+        if not 0 <= floor < 1:
+            raise ValueError(f"floor is {floor}; give a standard deviation in [0, 1).")
+        if not time_scale > 0:
+            raise ValueError(f"time_scale is {time_scale}; give a factor above 0.")
+        if not time_power > 0:
+            raise ValueError(f"time_power is {time_power}; give a number above 0.")
+        self.predicts, self.floor, self.time_scale, self.time_power = predicts, floor, time_scale, time_power
+
+    def evaluations(self, steps: int | None = None, solver: str | None = None) -> int:
+        steps, solver = self.plan_steps(steps, solver)
+        return steps * self.solvers[solver] - self._spared(solver)
+
+    def _spared(self, solver: str) -> bool:
+        """Whether the last step is Euler's: velocities of data at time 1 are their errors divided by the floor."""
+        return solver == "heun" and self.predicts == "clean"
 
     def draw_time(self, count: int, *, generator: torch.Generator | None = None) -> Tensor:
-        return torch.rand(count, generator=generator)
+        return torch.rand(count, generator=generator) ** self.time_power
 
     def noisy(self, clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
         """The path at ``time`` (B,)."""
@@ -60,36 +81,24 @@ class Flow(Driver):
         target = clean if self.predicts == "clean" else self.velocity(clean, noise)
         return 2 * (network(self.noisy(clean, noise, time), self.time_scale * time) - target).abs()
 
-    def sample(
-        self, network: Network, mixture: Tensor, draw: Draw, *, steps: int | None = None, solver: str | None = None
-    ) -> Tensor:
-        steps, solver = self.plan_steps(steps, solver)
-        state, width = draw(0), 1 / steps
-
+    def solve(self, network: Network, mixture: Tensor, draw: Draw, steps: int, solver: str) -> Tensor:
         def velocity(state: Tensor, time: float) -> Tensor:
-            predicted = network(state, torch.tensor([self.time_scale * time], device=state.device))
+            predicted = network(state, torch.tensor([self.time_scale * time], dtype=state.dtype, device=state.device))
             if self.predicts == "velocity":
                 return predicted
             noise = (state - time * predicted) / (1 - (1 - self.floor) * time)
             return self.velocity(predicted, noise)
 
+        state, width = draw(0), 1 / steps
         last: Tensor | None = None
         for step in range(steps):
-            now = velocity(state, step * width)
-            state = state + width * self._slope(solver, velocity, state, step * width, width, now, last)
-            last = now
+            time = step * width
+            slope = now = velocity(state, time)
+            if solver == "midpoint":
+                slope = velocity(state + width / 2 * now, time + width / 2)
+            elif solver == "heun" and not (self._spared(solver) and step == steps - 1):
+                slope = (now + velocity(state + width * now, time + width)) / 2
+            elif solver == "ab2" and last is not None:
+                slope = 1.5 * now - 0.5 * last
+            state, last = state + width * slope, now
         return state
-
-    @staticmethod
-    def _slope(
-        solver: str, velocity: Callable[[Tensor, float], Tensor], state: Tensor, time: float, width: float,
-        now: Tensor, last: Tensor | None,
-    ) -> Tensor:  # fmt: skip
-        """The velocity that a step of ``width`` follows."""
-        if solver == "midpoint":
-            return velocity(state + width / 2 * now, time + width / 2)
-        if solver == "heun":
-            return (now + velocity(state + width * now, time + width)) / 2
-        if solver == "ab2" and last is not None:
-            return 1.5 * now - 0.5 * last
-        return now

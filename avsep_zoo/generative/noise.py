@@ -19,10 +19,13 @@ class Sampling:
     """How a generative model samples.
 
     Args:
-        seed: of all noise; the same seed gives the same stems.
+        seed: of all noise, at least 0; the same seed gives the same stems.
         steps: of the solver; None is the model's own number.
         solver: None is the model's own.
         starts: first feature column of each mixture of the batch within its recording; empty is 0 for all.
+
+    Raises:
+        ValueError: the seed is negative.
     """
 
     seed: int = 0
@@ -30,23 +33,30 @@ class Sampling:
     solver: str | None = None
     starts: Sequence[int] = ()
 
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; give a whole number from 0 on.")
+
 
 def noise_at(start: int, rows: int, columns: int, *, seed: int, source: int, draw: int) -> Tensor:
     """Standard normal noise (rows, columns) that belongs to columns ``start`` on of a recording, on the CPU.
 
-    It follows from its arguments alone, column by column, whatever window asks for it.
+    It follows from its arguments alone, column by column, whatever window asks for it; no other generator is read
+    or moved.
 
     Args:
-        start: first column, at least 0.
-        seed: of a separation.
+        start: first column.
+        rows, columns: both at least 1.
+        seed: of a separation, at least 0.
         source: number of the source.
         draw: number of the draw within the sampling of one source.
     """
+    first, last = start // _BLOCK, (start + columns - 1) // _BLOCK
     blocks = []
-    first = start // _BLOCK
-    for block in range(first, (start + columns - 1) // _BLOCK + 1):
-        entropy = np.random.SeedSequence((seed, source, draw, block)).generate_state(1, np.uint64)[0]
-        generator = torch.Generator().manual_seed(int(entropy) & (2**63 - 1))
-        blocks.append(torch.randn(rows, _BLOCK, generator=generator))
+    for block in range(first, last + 1):
+        place = (source, draw, block & 0xFFFFFFFF, rows)
+        sequence = np.random.SeedSequence(seed, spawn_key=place)
+        generator = np.random.Generator(np.random.PCG64(sequence))
+        blocks.append(generator.standard_normal((rows, _BLOCK), dtype=np.float32))
     offset = start - first * _BLOCK
-    return torch.cat(blocks, dim=1)[:, offset : offset + columns]
+    return torch.from_numpy(np.concatenate(blocks, axis=1)[:, offset : offset + columns].copy())

@@ -6,53 +6,72 @@ import math
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 __all__ = ["DiffusionSchedule"]
 
 
-class DiffusionSchedule(nn.Module):
+class DiffusionSchedule:
     """What every step k = 0 .. ``timesteps`` - 1 of the diffusion needs, computed in float64 and kept as float32.
 
-    ``signal[k]`` is abar_k, the share of the data's power that is left at step k.
+    The vectors are constants: they follow no module to another precision and are in no state dict.
+    ``vectors["signal"][k]`` is abar_k, the share of the data's power that is left at step k.
 
     Args:
-        timesteps: K.
+        timesteps: K, at least 1.
         start, end: ends of the sigmoid.
         tau: its temperature.
+
+    Raises:
+        ValueError: a setting is out of its range, or together they leave steps without noise or without numbers.
     """
 
-    signal: Tensor
-    signal_before: Tensor
-
     def __init__(self, *, timesteps: int = 1000, start: float = 0.0, end: float = 3.0, tau: float = 1.0) -> None:
-        super().__init__()
+        if not isinstance(timesteps, int) or timesteps < 1:
+            raise ValueError(f"timesteps is {timesteps!r}; give a whole number from 1 on.")
+        if not start < end or not tau > 0:
+            raise ValueError(f"The sigmoid goes from {start} to {end} with tau {tau}; give start < end and tau > 0.")
         self.timesteps = timesteps
-        beta = _sigmoid_betas(timesteps, start, end, tau)
-        signal = np.cumprod(1.0 - beta)
-        before = np.concatenate(([1.0], signal[:-1]))
-        variance = beta * (1.0 - before) / (1.0 - signal)
-        vectors = {
-            "beta": beta,
-            "signal": signal,
-            "signal_before": before,
-            "root_signal": np.sqrt(signal),
-            "root_noise": np.sqrt(1.0 - signal),
-            "log_noise": np.log(1.0 - signal),
-            "root_inverse_signal": np.sqrt(1.0 / signal),
-            "root_inverse_signal_less_one": np.sqrt(1.0 / signal - 1.0),
-            "posterior_variance": variance,
-            "posterior_log_variance": np.log(np.maximum(variance, 1e-20)),
-            "posterior_clean": beta * np.sqrt(before) / (1.0 - signal),
-            "posterior_noisy": (1.0 - before) * np.sqrt(1.0 - beta) / (1.0 - signal),
-        }
-        for name, vector in vectors.items():
-            self.register_buffer(name, torch.from_numpy(vector.astype(np.float32)), persistent=False)
+        with np.errstate(all="ignore"):
+            beta = _sigmoid_betas(timesteps, start, end, tau)
+            signal = np.cumprod(1.0 - beta)
+            before = np.concatenate(([1.0], signal[:-1]))
+            variance = beta * (1.0 - before) / (1.0 - signal)
+            vectors = {
+                "beta": beta,
+                "signal": signal,
+                "signal_before": before,
+                "root_signal": np.sqrt(signal),
+                "root_noise": np.sqrt(1.0 - signal),
+                "log_noise": np.log(1.0 - signal),
+                "root_inverse_signal": np.sqrt(1.0 / signal),
+                "root_inverse_signal_less_one": np.sqrt(1.0 / signal - 1.0),
+                "posterior_variance": variance,
+                "posterior_log_variance": np.log(np.maximum(variance, 1e-20)),
+                "posterior_clean": beta * np.sqrt(before) / (1.0 - signal),
+                "posterior_noisy": (1.0 - before) * np.sqrt(1.0 - beta) / (1.0 - signal),
+            }
+            stored = {name: vector.astype(np.float32) for name, vector in vectors.items()}
+        if not all(np.isfinite(vector).all() for vector in stored.values()):
+            raise ValueError(
+                f"The sigmoid from {start} to {end} with tau {tau} is no schedule of {timesteps} steps; take values "
+                "closer to 0, 3 and 1."
+            )
+        self._signal = signal
+        self.vectors = {name: torch.from_numpy(vector) for name, vector in stored.items()}
 
     def at(self, name: str, step: Tensor) -> Tensor:
-        """Entries (B, 1, 1, 1) of a vector at steps (B,)."""
-        vector: Tensor = getattr(self, name)
-        return vector[step.to(vector.device)][:, None, None, None]
+        """Entries (B, 1, 1, 1) of a vector at steps (B,), where these are."""
+        return self.vectors[name].to(step.device)[step][:, None, None, None]
+
+    def power(self, step: int) -> float:
+        """Share of the data's power that is left at a step, in double precision; 1 at -1."""
+        return float(self._signal[step]) if step >= 0 else 1.0
+
+    def half_log_snr(self, step: int) -> float:
+        """Half the logarithm of the signal-to-noise ratio at a step from 0 on."""
+        signal = self.power(step)
+        return 0.5 * math.log(signal / (1.0 - signal))
 
     def noisy(self, clean: Tensor, noise: Tensor, step: Tensor) -> Tensor:
         """Data at step k: ``sqrt(abar) clean + sqrt(1 - abar) noise``."""
@@ -81,12 +100,14 @@ class DiffusionSchedule(nn.Module):
 
     def times(self, steps: int) -> list[int]:
         """Steps that a sampler of ``steps`` steps visits, from the noisiest on; -1, the data, is the last."""
-        return [int(t) for t in np.linspace(-1, self.timesteps - 1, steps + 1)][::-1]
+        grid = torch.linspace(-1, self.timesteps - 1, steps + 1, dtype=torch.float32, device="cpu")
+        times: list[int] = grid.int().tolist()
+        return times[::-1]
 
 
 def _sigmoid_betas(timesteps: int, start: float, end: float, tau: float) -> np.ndarray:
     u = np.arange(timesteps + 1) / timesteps
-    low, high = (np.float64(np.float32(1 / (1 + math.exp(-v / tau)))) for v in (start, end))
+    low, high = (np.float64(np.float32(1 / (1 + np.exp(-v / tau)))) for v in (start, end))
     span = np.float64(np.float32(high - low))
     f = (high - 1 / (1 + np.exp(-(u * (end - start) + start) / tau))) / span
     f = f / f[0]

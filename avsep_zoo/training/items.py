@@ -98,7 +98,7 @@ def check_classes(model: SeparationModel, clips: Iterable[Clip]) -> None:
 
 def training_items(model: SeparationModel, clips: Sequence[Clip], config: TrainingConfig) -> MixAndSeparate:
     """Items of all steps: mixture p of step s is item s * batch + p, however many processes there are."""
-    encoder = copy.deepcopy(model.encoder).train()  # own mode and place, wherever the model goes
+    encoder = _preparing(model.encoder).train()
     return MixAndSeparate(
         clips,
         encoder.prepare,
@@ -157,7 +157,7 @@ def validation_items(model: SeparationModel, clips: Sequence[Clip], config: Trai
             f"The {len(clips)} clips for validation have too few classes for mixtures of {config.sources} sources; add "
             f"clips of one sound, of at least {config.sources} classes."
         )
-    encoder = copy.deepcopy(model.encoder).eval()
+    encoder = _preparing(model.encoder).eval()
     fixed = FixedMixtures(
         mixtures,
         encoder.prepare,
@@ -210,6 +210,12 @@ def parts_of_steps(
         generator=torch.Generator(),  # so that starting to load draws nothing that the model would draw
     )
     return _one_sentence_errors(loader)
+
+
+def _preparing(encoder: CueEncoder) -> CueEncoder:
+    """Copy an encoder to prepare cues with, in a mode of its own; preparing needs no weights, which are shared."""
+    weights = (*encoder.parameters(), *encoder.buffers())
+    return copy.deepcopy(encoder, {id(tensor): tensor for tensor in weights})
 
 
 def _pictures(encoder: CueEncoder) -> int:

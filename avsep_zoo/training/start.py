@@ -25,22 +25,26 @@ def starting_model(
     card: str | Path | None = None,
     overrides: Mapping[str, Mapping[str, Any]] = _NOTHING,
     add_classes: Sequence[str] = (),
+    pretrained: bool = True,
 ) -> SeparationModel:
     """Return the model to train, in eval mode; the caller seeds what is drawn.
 
     Args:
-        method: a method or variant (``iquery``, ``iquery.mini``). With ``card`` it may be None; otherwise it has
-            to be the method of the card, whose parts are taken whatever the variant.
-        card: folder or name of a weights card to start from; without it the model is untrained.
-        overrides: slot (encoder, conditioner, separator, front_end, objective) -> settings that are changed;
+        method: a method or variant (``iquery``, ``iquery.mini``). With ``card`` it may be None. If it is the method
+            of the card, the card's parts are taken whatever the variant; if it is another one, the card gives the
+            weights of that variant's parts, and every entry has to fit (``davis.mini`` from ``davis_flow.mini``).
+        card: folder or name of a weights card to start from; without it the model is untrained but for what the
+            encoder starts from (:meth:`~avsep_zoo.contracts.CueEncoder.load_pretrained`).
+        overrides: slot (encoder, conditioner, separator, driver, front_end, objective) -> settings that are changed;
             with ``name``, another part with these settings alone.
         add_classes: names of new classes, for methods that can be expanded.
+        pretrained: False leaves the encoder untrained, for a run that goes on and has its own weights.
 
     Raises:
-        DataError: neither a method nor a card is given, they do not belong together, a changed setting does not
-            fit the weights, or the method cannot be expanded.
+        DataError: neither a method nor a card is given, the weights of the card do not fit the method or a changed
+            setting, or the method cannot be expanded.
         CompositionError: there is no such method, slot or setting.
-        WeightsError: the card cannot be read.
+        WeightsError: the card cannot be read, or what the encoder starts from cannot be had.
     """
     if card is not None:
         model = _from_card(method, card, overrides)
@@ -49,6 +53,8 @@ def starting_model(
         recipe = registry().method(family)
         parts = _changed(recipe.parts(variant or None), overrides)
         model = compose_recipe(parts, f"{family}.{variant or recipe.default_variant}")
+        if pretrained:
+            model.encoder.load_pretrained()
     else:
         raise DataError("Neither a method nor a card is given; name one to train, as in iquery.mini.")
     return _expanded(model, add_classes) if add_classes else model
@@ -56,22 +62,36 @@ def starting_model(
 
 def _from_card(method: str | None, card: str | Path, overrides: Mapping[str, Mapping[str, Any]]) -> SeparationModel:
     trained = load(card)
-    if method is not None and method.partition(".")[0] != _family(trained):
-        raise DataError(f"The card {str(card)!r} holds {trained.name}, which is not {method}; name its own method.")
-    if not overrides:
-        return trained
-    parts = {slot: PartConfig.parse(part) for slot, part in trained.parts.items()}
-    model = compose_recipe(_changed(parts, overrides), trained.name)
+    family, _, variant = (method or trained.name).partition(".")
+    if family == _family(trained):
+        if not overrides:
+            return trained
+        parts = {slot: PartConfig.parse(part) for slot, part in trained.parts.items()}
+        name = trained.name
+        changed = ", ".join(f"{slot}.{setting}" for slot, settings in overrides.items() for setting in settings)
+        what, advice = f"a model with other {changed}", "leave the setting as it is, or train without the card"
+    else:
+        recipe = registry().method(family)
+        parts = recipe.parts(variant or None)
+        what = name = f"{family}.{variant or recipe.default_variant}"
+        advice = f"take a variant of {family} with the same parts, or train without the card"
+    parts = _changed(parts, overrides)
+    model = compose_recipe(parts, name)
     wanted, weights = model.state_dict(), trained.state_dict()
     misfits = sorted(wanted.keys() ^ weights.keys()) or [k for k in wanted if wanted[k].shape != weights[k].shape]
     if misfits:
-        changed = ", ".join(f"{slot}.{name}" for slot, settings in overrides.items() for name in settings)
         raise DataError(
-            f"The weights of {trained.name} do not fit a model with other {changed}: {len(misfits)} entries differ, "
-            f"the first is {misfits[0]!r}; leave the setting as it is, or train without the card."
+            f"The weights of {trained.name} do not fit {what}: {len(misfits)} entries differ, the first is "
+            f"{misfits[0]!r}; {advice}."
         )
+    if name != trained.name and _class_names(model) != _class_names(trained):
+        raise DataError(f"{trained.name} knows other classes than {what}; {advice}.")
     model.load_state_dict(weights)
     return model
+
+
+def _class_names(model: SeparationModel) -> list[str]:
+    return list(model.parts["encoder"].get("classes", ()))
 
 
 def _changed(parts: Mapping[str, PartConfig], overrides: Mapping[str, Mapping[str, Any]]) -> dict[str, PartConfig]:

@@ -22,7 +22,7 @@ class Film(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         scale, shift = self.linear(time)[..., None, None].chunk(2, dim=1)
-        return x * (scale + 1) + shift
+        return torch.addcmul(shift, x, scale + 1)
 
 
 class ChannelNorm(nn.Module):
@@ -33,8 +33,7 @@ class ChannelNorm(nn.Module):
         self.gain = nn.Parameter(torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        variance, mean = torch.var_mean(x, dim=1, correction=0, keepdim=True)
-        return (x - mean) * (variance + 1e-5).rsqrt() * self.gain[:, None, None]
+        return F.layer_norm(x.permute(0, 2, 3, 1), self.gain.shape, self.gain).permute(0, 3, 1, 2)
 
 
 class LinearAttention(nn.Module):
@@ -51,13 +50,11 @@ class LinearAttention(nn.Module):
 
     def branch(self, x: Tensor, time: Tensor) -> Tensor:
         """What is added to ``x``."""
-        rows, frames = x.shape[2:]
         qkv = self.qkv(self.film(self.norm(x), time))
-        q, k, v = rearrange(qkv, "b (s h d) f t -> s b h d (f t)", s=3, h=self.heads)
-        q = q.softmax(dim=-2) * q.shape[-2] ** -0.5
-        k = k.softmax(dim=-1)
-        context = k @ (v / (rows * frames)).mT  # (B, H, D, E)
-        out = rearrange(context.mT @ q, "b h e (f t) -> b (h e) f t", f=rows)
+        q, k, v = rearrange(qkv, "b (s h d) f t -> s b h (f t) d", s=3, h=self.heads)
+        q = q.softmax(dim=-1) * q.shape[-1] ** -0.5
+        context = k.mT.softmax(dim=-1) @ (v / v.shape[-2])  # (B, H, D, E)
+        out = rearrange(q @ context, "b h (f t) e -> b f t (h e)", f=x.shape[2]).permute(0, 3, 1, 2)
         return self.out_norm(self.out(out))
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
@@ -105,25 +102,30 @@ class TimeAttention(nn.Module):
         self.out_gain = nn.Parameter(torch.ones(channels, rows))
         self.out_bias = nn.Parameter(torch.zeros(channels, rows))
 
+    def slopes(self) -> Tensor:
+        """PReLU slope of each channel of ``project``."""
+        slopes = self.slope.unflatten(0, (-1, self.heads))
+        parts = zip(slopes, self.sizes, strict=True)
+        return torch.cat([part.repeat_interleave(size // self.heads) for part, size in parts])
+
     def branch(self, x: Tensor, time: Tensor) -> Tensor:
         """What is added to ``x``."""
-        repeats = torch.tensor([size // self.heads for size in self.sizes for _ in range(self.heads)], device=x.device)
-        y = F.prelu(self.project(self.film(x, time)), self.slope.repeat_interleave(repeats).to(x.dtype))
+        y = F.prelu(self.project(self.film(x, time)), self.slopes().to(x.dtype))
         parts = zip(*(p.split(self.sizes, dim=d) for p, d in ((y, 1), (self.gain, 0), (self.bias, 0))), strict=True)
-        q, k, v = (_normalise(part, gain, bias, self.heads) for part, gain, bias in parts)  # (B, H, T, C F)
+        q, k, v = (_normalise(part, gain, bias, self.heads) for part, gain, bias in parts)  # (B, H, T, F C)
         out = F.scaled_dot_product_attention(q, k, v)
-        out = rearrange(out, "b h t (c f) -> b (h c) f t", f=x.shape[2])
+        out = rearrange(out, "b h t (f c) -> b f t (h c)", f=x.shape[2]).permute(0, 3, 1, 2)
         out = F.prelu(self.out(out), self.out_slope.to(x.dtype))
         out = _normalise(out, self.out_gain, self.out_bias, 1)
-        return rearrange(out, "b 1 t (c f) -> b c f t", f=x.shape[2])
+        return rearrange(out, "b 1 t (f c) -> b c f t", f=x.shape[2])
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         return x + self.branch(x, time)
 
 
 def _normalise(x: Tensor, gain: Tensor, bias: Tensor, heads: int) -> Tensor:
-    """(B, H C, F, T) -> (B, H, T, C F), normalised over the last axis, with gain and bias (H C, F)."""
-    x = rearrange(x, "b (h c) f t -> b h t (c f)", h=heads)
+    """(B, H C, F, T) -> (B, H, T, F C), normalised over the last axis, with gain and bias (H C, F)."""
+    x = rearrange(x, "b (h c) f t -> b h t (f c)", h=heads)
     x = F.layer_norm(x, x.shape[-1:])
-    gain, bias = (rearrange(p, "(h c) f -> h 1 (c f)", h=heads) for p in (gain, bias))
+    gain, bias = (rearrange(p, "(h c) f -> h 1 (f c)", h=heads) for p in (gain, bias))
     return x * gain.to(x) + bias.to(x)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import avsep_zoo
 from avsep_zoo import PartConfig, Recipe
@@ -15,7 +15,7 @@ MUSIC_AUDIO = {
     "log_scale": 0.15,
 }  # fmt: skip
 AVE_AUDIO = {"rate": 11000, "length": 110000, "warp_frames": 256}
-MINI = {
+MINI: dict[str, Any] = {
     "encoder": {
         "name": "davis.resnet", "width": 12, "frames": 3, "frame_rate": 1.0, "image_size": 64, "first_frame": False,
         "frozen": False, "heads": 4, "feedforward": 192, "encoder_layers": 1, "dropout": 0.0,
@@ -27,22 +27,32 @@ MINI = {
     },
     "separator": {
         "width": 24, "multipliers": [1, 2, 4, 4], "rows": 128, "head_channels": 8, "time_features": 128, "patch": 2,
+        "gated": True,
     },
     "front_end": {
         "n_fft": 2046, "hop_length": 512, "warp_rows": 128, "log_scale": 0.13, "level": 10.0,
     },
-    "driver": {"full_level": False, "predicts": "clean"},
+    "driver": {"full_level": False, "predicts": "clean", "time_power": 3.0},
     "objective": {
         "mixture": "sum", "scale": 1.0, "weighting": "log", "recognition": 0.05, "learning_rate": 1e-3,
     },
 }  # fmt: skip
 
-ENCODER = PartConfig("davis.resnet", {"frames": 11, "frame_rate": 0.5})
+ENCODER = PartConfig("davis.clip", {"frames": 11, "frame_rate": 0.5, "statistics": "imagenet", "vary": True})
+AVE_ENCODER: dict[str, Any] = {"frame_rate": 1.0, "statistics": "clip", "vary": False}
+RESNET: dict[str, Any] = {"encoder": {"name": "davis.resnet", "frames": 11, "frame_rate": 0.5, "vary": True}}
 SEPARATOR = PartConfig("davis.unet", {"width": 64, "multipliers": [1, 2, 4, 4, 8], "rows": 256})
-OFFICIAL = {
+MUSIC_TRAINING = {
     "steps": 116800, "batch": 8, "clip_norm": 5.0, "schedule": "step", "milestones": [29200, 58400, 87600],
     "decay": 0.5, "validate_every": 292, "validation_mixtures": 250,
 }  # fmt: skip
+
+MINI_TRAINING = {
+    "steps": 2000, "batch": 12, "warmup": 100, "schedule": "cosine", "clip_norm": 1.0, "precision": "bf16",
+    "ema": 0.99, "half": True, "validate_every": 200, "validation_mixtures": 48,
+    "augmentation": {"semitones": 2.0, "gain": 6.0, "equaliser": 5.0, "room": 0.25, "noise": 0.3},
+}  # fmt: skip
+AVE_TRAINING = {**MUSIC_TRAINING, "steps": 834400, "milestones": [208600, 417200, 625800], "validate_every": 2086}
 
 DAVIS = Recipe(
     name="davis",
@@ -58,10 +68,11 @@ DAVIS = Recipe(
     objective=PartConfig("generative", {"mixture": "mean"}),
     default_variant="music",
     variants={
-        "ave": {"encoder": {"frame_rate": 1.0}, "front_end": AVE_AUDIO, "driver": {"lowest": -1.0, "silence": None}},
+        "ave": {"encoder": AVE_ENCODER, "front_end": AVE_AUDIO, "driver": {"lowest": -1.0, "silence": None}},
         "mini": MINI,
+        "resnet18": RESNET,
     },
-    training={"official": OFFICIAL},
+    training={"mini": MINI_TRAINING, "music": MUSIC_TRAINING, "ave": AVE_TRAINING},
 )
 DAVIS_FLOW = Recipe(
     name="davis_flow",
@@ -77,24 +88,33 @@ DAVIS_FLOW = Recipe(
     objective=PartConfig("generative", {"mixture": "mean"}),
     default_variant="music",
     variants={
-        "ave": {"encoder": {"frame_rate": 1.0}, "front_end": AVE_AUDIO},
+        "ave": {"encoder": AVE_ENCODER, "front_end": AVE_AUDIO},
         "mini": MINI,
+        "resnet18": RESNET,
     },
-    training={
-        "mini": {
-            "steps": 2400, "batch": 12, "warmup": 100, "schedule": "cosine", "clip_norm": 1.0, "precision": "bf16",
-            "ema": 0.995, "half": True, "validate_every": 200, "validation_mixtures": 64,
-            "augmentation": {"semitones": 2.0, "gain": 6.0, "equaliser": 5.0, "room": 0.25, "noise": 0.3},
-        },
-        "official": OFFICIAL,
-    },
+    training={"mini": MINI_TRAINING, "music": MUSIC_TRAINING, "ave": AVE_TRAINING},
 )
+
+ADAPTERS = {
+    "parity": ("time_embedding", "resnet_block", "resample", "attention", "time_attention", "unet"),
+    "parity_frames": (
+        "temporal_transformer", "clip_image", "frames_net", "frames_net_resnet18", "frames_preprocess",
+    ),
+    "parity_driver": (
+        "schedule", "diffusion_formulas", "ddim", "flow_sampler", "ddpm_loss", "flow_loss", "objective",
+    ),
+    "parity_sound": ("front_end", "waveform", "audio_segment", "data_index"),
+}  # fmt: skip
 
 
 @avsep_zoo.hookimpl
 def avsep_register(register: Register) -> None:
-    """Register DAVIS' parts and recipes."""
+    """Register DAVIS' parts, recipes and parity adapters."""
+    register.encoder("davis.clip", "avsep_davis.clip:ClipEncoder", "CLIP's image tower and a temporal transformer")
     register.encoder("davis.resnet", "avsep_davis.encoder:ResNetEncoder", "ResNet-18 and a temporal transformer")
     register.separator("davis.unet", "avsep_davis.separator:DavisUNet", "denoising U-Net with time attention")
     register.method(DAVIS)
     register.method(DAVIS_FLOW)
+    for module, adapters in ADAPTERS.items():
+        for adapter in adapters:
+            register.adapter("davis", adapter, f"avsep_davis.{module}:{adapter}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from avsep_davis.attention import Film, FullAttention, LinearAttention, TimeAttention
+from avsep_davis.folded import FoldedUNet
 from avsep_zoo.blocks.time_embedding import TimeEmbedding
 from avsep_zoo.contracts import Bound, SeparatorPlan, Site, Spectrum
 from avsep_zoo.errors import CompositionError
@@ -35,6 +37,7 @@ class DavisUNet(DrivenSeparator):
         heads, head_channels: of the attention over points.
         time_heads, time_features: of the attention over frames: features per query.
         patch: rows and frames that are one point of the first level (1 in the published network).
+        gated: what is predicted is the clean data, as a share in (0, 1) of the mixture's features at each point.
         widths: channels that leave the bottleneck, where a conditioner acts there.
     """
 
@@ -50,12 +53,14 @@ class DavisUNet(DrivenSeparator):
         time_heads: int = 4,
         time_features: int = 512,
         patch: int = 1,
+        gated: bool = False,
         widths: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         plan = self.plan(
             width=width, multipliers=multipliers, rows=rows, groups=groups, time_heads=time_heads, patch=patch
         )
+        self.gated = gated
         self.sites, self.rows, self.halvings, self.patch = plan.sites, rows, len(multipliers) - 1, patch
         channels = [width, *(width * m for m in multipliers)]
         pairs = list(pairwise(channels))
@@ -64,8 +69,8 @@ class DavisUNet(DrivenSeparator):
         points = {"heads": heads, "head_channels": head_channels}
         frames = {"heads": time_heads, "features": time_features}
 
-        def level(incoming: int, outgoing: int, depth: int, resample: nn.Module) -> _Level:
-            return _Level(
+        def level(incoming: int, outgoing: int, depth: int, resample: Down | Up | nn.Conv2d) -> Level:
+            return Level(
                 ResnetBlock(incoming, outgoing, groups=groups, time_width=clock),
                 LinearAttention(outgoing, clock, **points),
                 TimeAttention(outgoing, rows // patch >> depth, clock, **frames),
@@ -80,7 +85,8 @@ class DavisUNet(DrivenSeparator):
             downs.append(level(incoming, incoming, depth, down))
             up = Up(outgoing, incoming) if depth else nn.Conv2d(outgoing, incoming, 3, padding=1)
             ups.append(level(outgoing + incoming, outgoing, depth, up))
-        self.downs, self.ups = nn.ModuleList(downs), nn.ModuleList(reversed(ups))
+        self.downs: Iterable[Level] = nn.ModuleList(downs)  # type: ignore[assignment]
+        self.ups: Iterable[Level] = nn.ModuleList(reversed(ups))  # type: ignore[assignment]
         bottom = channels[-1]
         self.middle_in = ResnetBlock((widths or {}).get("bottleneck", bottom), bottom, groups=groups)
         self.middle_attention = FullAttention(bottom, **points)
@@ -124,6 +130,8 @@ class DavisUNet(DrivenSeparator):
                 f"{step} frames; change warp_rows, length or hop_length, or the U-Net's rows."
             )
         mixture = repeat(mixture, "b 1 f t -> (b n) 1 f t", n=inject.sources)
+        if not torch.is_grad_enabled() and not any(map(_changed, self.modules())):
+            return FoldedUNet(self, mixture, inject)
         return lambda noisy, time: self.predict(mixture, noisy, time, inject)
 
     def predict(self, mixture: Tensor, noisy: Tensor, time: Tensor, inject: Bound) -> Tensor:
@@ -144,13 +152,25 @@ class DavisUNet(DrivenSeparator):
         x = self.middle_out(self.middle_attention(self.middle_in(x)))
         for level in self.ups:
             x = level.resample(level.features(torch.cat((x, skips.pop()), dim=1), clock))
-        return F.pixel_shuffle(self.last(self.last_block(torch.cat((x, first), dim=1), clock)), self.patch)
+        return self.finished(self.last(self.last_block(torch.cat((x, first), dim=1), clock)), mixture)
+
+    def finished(self, x: Tensor, mixture: Tensor) -> Tensor:
+        """The prediction that the channels of the last convolution mean."""
+        x = F.pixel_shuffle(x, self.patch)
+        return mixture * torch.sigmoid(x.float()) if self.gated else x
 
 
-class _Level(nn.Module):
+def _changed(module: nn.Module) -> bool:
+    """Whether a module does more than its weights say: it is adapted (LoRA), or watched by hooks."""
+    return hasattr(module, "base_layer") or bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+class Level(nn.Module):
     """What happens at one resolution, and the way to the next."""
 
-    def __init__(self, block: ResnetBlock, points: LinearAttention, frames: TimeAttention, resample: nn.Module) -> None:
+    def __init__(
+        self, block: ResnetBlock, points: LinearAttention, frames: TimeAttention, resample: Down | Up | nn.Conv2d
+    ) -> None:
         super().__init__()
         self.block, self.points, self.frames, self.resample = block, points, frames, resample
 
@@ -158,11 +178,13 @@ class _Level(nn.Module):
         return self.frames(self.points(self.block(x, clock), clock), clock)
 
 
-class StandardisedConv(nn.Conv2d):
+class StandardisedConv(nn.Module):
     """3x3 convolution whose weight is standardised per output channel (Qiao et al., 2019)."""
 
     def __init__(self, incoming: int, outgoing: int) -> None:
-        super().__init__(incoming, outgoing, 3, padding=1)
+        super().__init__()
+        plain = nn.Conv2d(incoming, outgoing, 3)
+        self.weight, self.bias = plain.weight, plain.bias
 
     def standardised(self) -> Tensor:
         """The weight that is convolved with."""
@@ -201,6 +223,11 @@ class Down(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(rearrange(x, "b c (f i) (t j) -> b (c i j) f t", i=2, j=2))
 
+    def folded(self) -> Callable[[Tensor], Tensor]:
+        """The same without gradients, as one strided convolution."""
+        weight = rearrange(self.conv.weight, "o (c i j) 1 1 -> o c i j", i=2, j=2)
+        return partial(F.conv2d, weight=weight, bias=self.conv.bias, stride=2)
+
 
 class Up(nn.Module):
     """Twice the rows and frames: nearest neighbour and a 3x3 convolution."""
@@ -211,3 +238,8 @@ class Up(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+
+    def folded(self) -> Callable[[Tensor], Tensor]:
+        """The same without gradients, as one transposed convolution: taps that fall on one point are added up."""
+        taps = F.avg_pool2d(self.conv.weight.flip(2, 3), 2, 1, padding=1, divisor_override=1)  # (O, C, 4, 4)
+        return partial(F.conv_transpose2d, weight=taps.transpose(0, 1), bias=self.conv.bias, stride=2, padding=1)

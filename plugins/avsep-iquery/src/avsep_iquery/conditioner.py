@@ -26,7 +26,7 @@ class QueryStates:
     """What the query transformer computed.
 
     Args:
-        memory: (B, C, h, w) encoded audio.
+        memory: (B or B N, C, h, w) encoded audio.
         layers: (layers, B N, R, C) normalised output of each decoder layer, a row per query.
     """
 
@@ -124,18 +124,19 @@ class QueryConditioner(Conditioner):
         """Run the transformer.
 
         Args:
-            latent: (B, C, h, w), one per mixture.
+            latent: (B, C, h, w), one per mixture, or (B N, C, h, w), one per source.
             embedding: views with leading axes (B, N).
         """
         if embedding.vector is None:
             raise ValueError("The query conditioner needs an embedding with a vector.")
-        sources = embedding.vector.shape[1]
+        batch, sources = embedding.vector.shape[:2]
         positions = _positions_2d(latent)  # (h w, C)
         memory = rearrange(latent, "b c h w -> b (h w) c")
         for encoder_layer in self.encoder_layers:
             memory = encoder_layer(memory, positions)
-        keys = repeat(memory + positions, "b s c -> (b n) s c", n=sources)
-        values = repeat(memory, "b s c -> (b n) s c", n=sources)
+        each = 1 if len(memory) == batch * sources else sources
+        keys = repeat(memory + positions, "b s c -> (b n) s c", n=each)
+        values = repeat(memory, "b s c -> (b n) s c", n=each)
 
         cue = self.object_projection(rearrange(embedding.vector, "b n d -> (b n) d"))
         groups = self._contents(cue.to(latent), self.wanted(embedding))  # first the original queries
@@ -199,6 +200,8 @@ class _BoundQueries(Bound):
         if site == sites["head"]:
             if self._mask_embedding is None:
                 raise ValueError("The separator reached its head without passing its latent site.")
+            if self.sources > 1 and len(features) == len(self._mask_embedding):  # one item per source
+                return torch.einsum("bkft,bk->bft", features, self._mask_embedding.to(features))[:, None]
             embedding = rearrange(self._mask_embedding, "(b n) k -> b n k", n=self.sources)
             mask = torch.einsum("bkft,bnk->bnft", features, embedding.to(features))
             return rearrange(mask, "b n f t -> (b n) 1 f t")

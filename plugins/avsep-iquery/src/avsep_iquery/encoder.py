@@ -231,7 +231,14 @@ class IQueryEncoder(CueEncoder):
         maps = self.feature_map(frames)
         return maps.amax(dim=(2, 3, 4)) if self.pooling == "max" else maps.mean(dim=(2, 3, 4))
 
-    def prepare(self, cues: Sequence[Cue], *, video: VideoSource | None, time: float) -> CueBatch:
+    def prepare(
+        self,
+        cues: Sequence[Cue],
+        *,
+        video: VideoSource | None,
+        time: float,
+        rng: np.random.Generator | None = None,
+    ) -> CueBatch:
         values: dict[str, Tensor] = {}
         present: dict[str, Tensor] = {}
         labels = [self._label(cue) for cue in cues]

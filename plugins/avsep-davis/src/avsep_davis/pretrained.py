@@ -1,0 +1,60 @@
+"""Published weights that an image network starts from: fetched, checked, loaded strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from avsep_zoo.detection.torchvision_weights import read_settings, read_tensors
+from avsep_zoo.errors import WeightsError
+from avsep_zoo.hub_files import fetch
+
+__all__ = ["load_into"]
+
+
+def load_into(
+    network: nn.Module,
+    weights: str | Path,
+    *,
+    title: str,
+    unused: tuple[str, ...] = (),
+    settings: Mapping[str, Any] | None = None,
+) -> None:
+    """Load published weights into a network; nothing is loaded unless all of them fit.
+
+    Args:
+        network: in place; counters of batches may be missing in the weights.
+        weights: a file, a folder, or ``org/name@commit`` on the Hugging Face Hub.
+        title: of the network, in errors.
+        unused: what the names of entries begin or end with that the network has no use for.
+        settings: that the ``config.json`` beside the weights must not contradict, at its top or in its
+            ``vision_config``.
+
+    Raises:
+        WeightsError: the weights cannot be had, or are those of another network.
+    """
+    files = fetch(weights)
+    given = read_settings(
+        files.path, {"vision_config": dict, **{name: type(v) for name, v in (settings or {}).items()}}
+    )
+    given |= given.pop("vision_config", {})
+    for name, value in (settings or {}).items():
+        if given.get(name, value) != value:
+            raise WeightsError(
+                f"The {title} in {files.source} has {name} {given[name]!r} and this one {value!r}; give the weights of "
+                "the same network."
+            )
+    entries = {k: v for k, v in read_tensors(files.path).items() if not (k.startswith(unused) or k.endswith(unused))}
+    wanted = network.state_dict()
+    counters = {k: v for k, v in wanted.items() if k.endswith("num_batches_tracked")}
+    entries = counters | entries
+    misfits = sorted(wanted.keys() ^ entries.keys()) or [k for k in wanted if wanted[k].shape != entries[k].shape]
+    if misfits:
+        raise WeightsError(
+            f"The weights {files.source} do not fit this {title}: {len(misfits)} entries are missing, unknown or of "
+            f"another shape, the first is {misfits[0]!r}; give those of the same network."
+        )
+    network.load_state_dict(entries)
