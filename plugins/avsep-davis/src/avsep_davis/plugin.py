@@ -72,6 +72,7 @@ DAVIS = Recipe(
         "mini": MINI,
         "resnet18": RESNET,
     },
+    weights="davis.mini",
     training={"mini": MINI_TRAINING, "music": MUSIC_TRAINING, "ave": AVE_TRAINING},
 )
 DAVIS_FLOW = Recipe(
@@ -92,6 +93,7 @@ DAVIS_FLOW = Recipe(
         "mini": MINI,
         "resnet18": RESNET,
     },
+    weights="davis_flow.mini",
     training={"mini": MINI_TRAINING, "music": MUSIC_TRAINING, "ave": AVE_TRAINING},
 )
 

@@ -188,8 +188,7 @@ class StandardisedConv(nn.Module):
 
     def standardised(self) -> Tensor:
         """The weight that is convolved with."""
-        variance, mean = torch.var_mean(self.weight, dim=(1, 2, 3), correction=0, keepdim=True)
-        return (self.weight - mean) * (variance + 1e-5).rsqrt()
+        return F.layer_norm(self.weight, self.weight.shape[1:])  # eps is 1e-5
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.standardised().to(x.dtype), self.bias, padding=1)
