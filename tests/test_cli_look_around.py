@@ -73,7 +73,7 @@ def test_plugins_lists_what_they_registered() -> None:
     reports = {report["name"]: report for report in json.loads(avsep("plugins", "--json").stdout)}
     assert reports["core"]["status"] == reports["iquery"]["status"] == "ok"
     assert "method iquery" in reports["iquery"]["registered"]
-    assert "separator mask_unet; reader music, " in avsep("plugins", columns=200).stdout
+    assert "separator mask_unet; driver diffusion, flow; " in avsep("plugins", columns=200).stdout
     table = avsep("plugins", "--verbose", columns=200).stdout
     assert re.search(r"^motion +video_net +core +torchvision video network", table, re.MULTILINE)
 

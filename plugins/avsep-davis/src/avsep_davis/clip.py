@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from avsep_davis.encoder import FramesEncoder, Statistics
-from avsep_davis.pretrained import load_into
 from avsep_davis.temporal import TemporalTransformer
 from avsep_zoo.contracts import EncoderPlan
 from avsep_zoo.errors import CompositionError, WeightsError
@@ -106,6 +105,8 @@ class ClipEncoder(FramesEncoder):
         Raises:
             WeightsError: none are named, they cannot be had, or they are those of another tower.
         """
+        from avsep_davis.pretrained import load_into
+
         if self.clip_weights is None:
             raise WeightsError(
                 "CLIP's frozen image tower has to start from its published weights; name a folder of them, or "

@@ -12,7 +12,6 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from avsep_davis.pretrained import load_into
 from avsep_davis.temporal import TemporalTransformer
 from avsep_zoo.blocks.resnet import ResNet18Features
 from avsep_zoo.contracts import CueBatch, CueEncoder, Embedding, EncoderPlan
@@ -212,6 +211,8 @@ class ResNetEncoder(FramesEncoder):
         Raises:
             WeightsError: it is frozen and they are not named, they cannot be had, or they do not fit.
         """
+        from avsep_davis.pretrained import load_into
+
         if self.image_weights is not None:
             load_into(self.features, self.image_weights, title="ResNet-18", unused=("fc.",))
         elif self.frozen:
