@@ -246,7 +246,7 @@ def test_hubconf_alone(tmp_path: Path, checkout: Path) -> None:
 
 
 def third_party(modules: set[str], *, later: set[str]) -> set[str]:
-    """Names of other packages that modules of this checkout import, and those they import, but for modules of ``later``."""
+    """Names of other packages that modules of this checkout import, directly or through all but those of ``later``."""
     sources = [ROOT, *ROOT.glob("plugins/*/src")]
     todo, seen, found = set(modules), set(later), set()
     while todo:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 PLANS = {
     "flow": ("euler 1", "euler 2", "euler 4", "euler 8", "ab2 4", "midpoint 2", "heun 2"),
-    "diffusion": ("ddim 2", "ddim 4", "ddim 8", "ddim 15", "ddim 30", "dpm++ 4", "dpm++ 8", "dpm++ 15"),
+    "diffusion": ("ddim 2", "ddim 4", "ddim 8", "ddim 15", "dpm++ 4", "dpm++ 8", "dpm++ 15"),
 }
 
 
