@@ -13,9 +13,8 @@ import soundfile
 import torch
 from torch import Tensor
 
-from avsep_davis.convert import convert_official
 from avsep_davis.official_data import centre_frame, centre_time, frame_numbers
-from avsep_zoo.compose import compose
+from avsep_davis.parity_driver import composed_model
 from avsep_zoo.contracts import Embedding, Estimate
 from avsep_zoo.data.index_reader import IndexReader
 from avsep_zoo.data.readers.ave import AveReader
@@ -23,9 +22,10 @@ from avsep_zoo.data.readers.music import MusicReader
 from avsep_zoo.data.segment import published_segment
 from avsep_zoo.evaluation.bss import bss_eval
 from avsep_zoo.front_end import StftFrontEnd, warp_grid
+from avsep_zoo.generative.diffusion import Diffusion
+from avsep_zoo.generative.flow import Flow
 from avsep_zoo.generative.noise import Sampling
 from avsep_zoo.generative.objective import GenerativeObjective
-from avsep_zoo.model import SeparationModel
 
 if TYPE_CHECKING:
     from avsep_zoo.parity.case import Case
@@ -67,7 +67,7 @@ def front_end(case: Case) -> Outputs:
 def waveform(case: Case) -> Outputs:
     """The whole method from waveforms and image features, with given noise."""
     config, sources = case.config, range(case.config["num_mix"])
-    model = _model(case)
+    model = composed_model(case, driver=_driver(case.config), front_end=_front(case.config))
     front: Any = model.front_end
     waves = torch.stack([_tensor(case.inputs[f"wave_{n}"]) for n in sources], dim=1)  # (B, N, L)
     mixture, _ = GenerativeObjective(mixture="mean").mix(waves)
@@ -172,57 +172,21 @@ def _front(config: Mapping[str, Any]) -> StftFrontEnd:
     )
 
 
-def _driver(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The driver that the configuration of a case describes, as a part."""
-    shared = {"full_level": True, "shared_noise": config["start_noise_shared"]}
+def _driver(config: Mapping[str, Any]) -> Diffusion | Flow:
+    """The driver that the configuration of a case describes."""
+    shared = bool(config["start_noise_shared"])
     if config["sampler"] == "flow":
-        return {"name": "flow", "time_scale": float(config["time_scale"]), **shared}
+        return Flow(time_scale=float(config["time_scale"]), shared_noise=shared)
     schedule = config["schedule"]
     silent = bool(config["silence_mask"])
-    return {
-        "name": "diffusion",
-        "solver": config["sampler"],
-        "eta": config["eta"],
-        "lowest": 0.0 if silent else config["clip_x0"][0],  # what is silenced is clamped to [0, 1] after that
-        "silence": config["threshold"] if silent else None,
-        "timesteps": schedule["timesteps"],
-        "start": schedule["start"],
-        "end": schedule["end"],
-        "tau": schedule["tau"],
-        **shared,
-    }
-
-
-def _model(case: Case) -> SeparationModel:
-    """The composed method with official weights; image features are given, so the image network stays as it is."""
-    unet, transformer = case.config["unet"], case.config["temporal_transformer"]
-    model = compose(
-        encoder={
-            "name": "davis.resnet",
-            "width": transformer["d_model"] // 8,
-            "heads": transformer["nhead"],
-            "feedforward": transformer["dim_feedforward"],
-            "encoder_layers": transformer["num_encoder_layers"],
-            "decoder_layers": transformer["num_decoder_layers"],
-        },
-        conditioner="tiled_concat",
-        separator={
-            "name": "davis.unet",
-            "width": unet["dim"],
-            "multipliers": unet["dim_mults"],
-            "rows": unet["N_freqs"][0],
-            "groups": unet["resnet_block_groups"],
-            "heads": unet["attn_heads"],
-            "head_channels": unet["attn_dim_head"],
-            "time_heads": unet["time_attn_heads"],
-            "time_features": unet["time_attn_approx_qk_dim"],
-        },
-        driver=_driver(case.config),
-        front_end=_front(case.config),
+    return Diffusion(
+        solver=config["sampler"],
+        shared_noise=shared,
+        eta=config["eta"],
+        lowest=0.0 if silent else config["clip_x0"][0],  # what is silenced is clamped to [0, 1] after that
+        silence=config["threshold"] if silent else None,
+        timesteps=schedule["timesteps"],
+        start=schedule["start"],
+        end=schedule["end"],
+        tau=schedule["tau"],
     )
-    state, _ = convert_official(case.state_dicts)
-    given = {name for name in model.state_dict() if name.startswith(("separator.", "encoder.temporal."))}
-    if state.keys() != given:
-        raise KeyError(f"The case has other weights than the model: {sorted(state.keys() ^ given)[:3]}.")
-    model.load_state_dict(state, strict=False)
-    return model

@@ -69,7 +69,7 @@ DAVIS = Recipe(
     default_variant="music",
     variants={
         "ave": {"encoder": AVE_ENCODER, "front_end": AVE_AUDIO, "driver": {"lowest": -1.0, "silence": None}},
-        "mini": MINI,
+        "mini": {**MINI, "driver": {**MINI["driver"], "steps": 4, "solver": "dpm++"}},
         "resnet18": RESNET,
     },
     weights="davis.mini",
