@@ -364,3 +364,24 @@ def test_what_an_encoder_draws_follows_the_item(clips: list[Clip]) -> None:
     drawn = [one[i]["cues"].values["frames"] for i in range(4)]
     assert all(torch.equal(other[i]["cues"].values["frames"], drawn[i]) for i in reversed(range(4)))
     assert len({float(d[0, 0]) for d in drawn}) == 4
+
+
+def test_pictures_are_a_stride_apart(tmp_path: Path) -> None:
+    """With a stride of 2, three pictures span five frames of the list."""
+    clips = []
+    for label, pitch in (("violin", 300), ("flute", 600)):
+        clip = make_clip(tmp_path, label, pitch, labels=(label,))
+        for number in range(1, 10):
+            Image.new("RGB", (40, 30), (20 * number,) * 3).save(tmp_path / label / f"{number:06d}.jpg")
+        clips.append(replace(clip, frame_count=9, frame_rate=3.0))
+
+    def levels(cues: Sequence[Cue], **_: Any) -> CueBatch:
+        shown = [[float(picture.mean()) for picture in np.asarray(cue.frames)] for cue in cues]
+        return CueBatch({"levels": torch.tensor([shown])})
+
+    for stride in (1, 2):
+        items = MixAndSeparate(clips, levels, rate=RATE, length=LENGTH, items=4, stride=stride)
+        found = torch.stack([items[i]["cues"].values["levels"] for i in range(4)])
+        inner = found[(found[..., 0] > 25) & (found[..., -1] < 175)]  # not at the ends of the clip
+        assert len(inner) > 0
+        assert torch.allclose(inner.diff(dim=-1), torch.tensor(20.0 * stride), atol=3)

@@ -62,6 +62,7 @@ class MixAndSeparate(Dataset[dict[str, Any]]):
         augmentation: how far sounds are varied.
         reads: modalities that the encoder reads; nothing else is loaded.
         pictures: frames per cue.
+        stride: frames of the list from one of them to the next.
         protocol: ``paper`` reads sounds as :func:`~avsep_zoo.data.segment.published_segment` and crops frames as
             :func:`~avsep_zoo.data.frames.published_frames`; an item with a file that fails is silent and black.
 
@@ -83,12 +84,14 @@ class MixAndSeparate(Dataset[dict[str, Any]]):
         augmentation: Augmentation | None = None,
         reads: frozenset[str] = frozenset({"label", "frames"}),
         pictures: int = 3,
+        stride: int = 1,
         protocol: Protocol = "default",
     ) -> None:
         self.pools = Pools(clips, sources=sources, members=members)
         self.skipped = self.pools.skipped
         self.prepare, self.rate, self.length, self.items = prepare, rate, length, items
         self.sources, self.seed, self.reads, self.pictures = sources, seed, reads, pictures
+        self.stride = stride
         self.protocol, self.augmentation = protocol, augmentation or Augmentation()
         self.time = length / rate / 2
         if protocol == "paper" and self.augmentation.semitones:
@@ -177,7 +180,8 @@ class MixAndSeparate(Dataset[dict[str, Any]]):
         if rng.random() < augmentation.silence:
             sound = np.zeros_like(sound)
         reads = self.reads - {"frames"} if rng.random() < augmentation.drop_frames else self.reads
-        shown = shown_cue(clip, time, reads, pictures=self.pictures, protocol=self.protocol, at=self.time)
+        how: Any = {"pictures": self.pictures, "stride": self.stride, "protocol": self.protocol}
+        shown = shown_cue(clip, time, reads, at=self.time, **how)
         return _Part(clip, sound, self._cues(clip, shown, rng))
 
     def _sound(self, clip: Clip, rng: np.random.Generator) -> tuple[np.ndarray, float]:

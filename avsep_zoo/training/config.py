@@ -15,7 +15,7 @@ __all__ = ["TrainingConfig", "hint"]
 
 _WHOLE = {
     "steps": 1, "batch": 1, "accumulate": 1, "sources": 2, "members": 1, "warmup": 0, "seed": 0, "validate_every": 1,
-    "validation_mixtures": 1, "patience": 0, "checkpoint_every": 1, "workers": 0,
+    "validation_mixtures": 1, "patience": 0, "checkpoint_every": 1, "workers": 0, "frame_stride": 1,
 }  # fmt: skip
 _CHOICES: dict[str, tuple[str, ...]] = {
     "schedule": ("constant", "cosine", "linear", "step"),
@@ -60,6 +60,7 @@ class TrainingConfig:
         half: store the cards' weights as float16.
         tensorboard: write curves for TensorBoard.
         frame_rate: of the stored frames, per second; None is the data set's own.
+        frame_stride: frames of the data set from one picture of a cue to the next.
         train_split: list of the clips to train with.
         validation_split: list of the clips to validate with; None is ``val`` where there is ``train``, and where the
             data set has no such list, a tenth of the training clips, which is not trained with then.
@@ -92,6 +93,7 @@ class TrainingConfig:
     half: bool = False
     tensorboard: bool = False
     frame_rate: float | None = None
+    frame_stride: int = 1
     train_split: str = "train"
     validation_split: str | None = None
     protocol: str = "default"

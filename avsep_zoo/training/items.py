@@ -111,6 +111,7 @@ def training_items(model: SeparationModel, clips: Sequence[Clip], config: Traini
         augmentation=config.augmenting(),
         reads=encoder.reads,
         pictures=_pictures(encoder),
+        stride=config.frame_stride,
         protocol=config.protocol,  # type: ignore[arg-type]
     )
 
@@ -166,6 +167,7 @@ def validation_items(model: SeparationModel, clips: Sequence[Clip], config: Trai
         reads=encoder.reads,
         members=members,
         pictures=_pictures(encoder),
+        stride=config.frame_stride,
         protocol=config.protocol,  # type: ignore[arg-type]
     )
     return ValidationItems(fixed)

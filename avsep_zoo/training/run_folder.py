@@ -150,7 +150,7 @@ def _identity(
 ) -> dict[str, Any]:
     """What a run cannot change on its way."""
     settings = config.to_dict()
-    validation = ("seed", "sources", "validation_mixtures", "frame_rate", "protocol")
+    validation = ("seed", "sources", "validation_mixtures", "frame_rate", "frame_stride", "protocol")
     return {
         "parts": model.parts,
         "start": told.get("started_from", {}).get("sha256"),

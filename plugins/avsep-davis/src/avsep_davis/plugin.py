@@ -44,7 +44,7 @@ RESNET: dict[str, Any] = {"encoder": {"name": "davis.resnet", "frames": 11, "fra
 SEPARATOR = PartConfig("davis.unet", {"width": 64, "multipliers": [1, 2, 4, 4, 8], "rows": 256})
 MUSIC_TRAINING = {
     "steps": 116800, "batch": 8, "clip_norm": 5.0, "schedule": "step", "milestones": [29200, 58400, 87600],
-    "decay": 0.5, "validate_every": 292, "validation_mixtures": 250,
+    "decay": 0.5, "validate_every": 292, "validation_mixtures": 250, "frame_stride": 2,
 }  # fmt: skip
 
 MINI_TRAINING = {
@@ -52,7 +52,10 @@ MINI_TRAINING = {
     "ema": 0.99, "half": True, "validate_every": 200, "validation_mixtures": 48,
     "augmentation": {"semitones": 2.0, "gain": 6.0, "equaliser": 5.0, "room": 0.25, "noise": 0.3},
 }  # fmt: skip
-AVE_TRAINING = {**MUSIC_TRAINING, "steps": 834400, "milestones": [208600, 417200, 625800], "validate_every": 2086}
+AVE_TRAINING = {
+    **MUSIC_TRAINING, "steps": 834400, "milestones": [208600, 417200, 625800], "validate_every": 2086,
+    "frame_stride": 1,
+}  # fmt: skip
 
 DAVIS = Recipe(
     name="davis",
