@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import avsep_zoo
@@ -78,26 +79,15 @@ DAVIS = Recipe(
     weights="davis.mini",
     training={"mini": MINI_TRAINING, "music": MUSIC_TRAINING, "ave": AVE_TRAINING},
 )
-DAVIS_FLOW = Recipe(
+DAVIS_FLOW = replace(
+    DAVIS,
     name="davis_flow",
     summary="Flow matching: the spectrogram of what is seen is generated out of noise in a few steps.",
     paper="Huang et al., High-quality sound separation across diverse categories via visually-guided generative "
     "modeling, International Journal of Computer Vision 134 (2026), arXiv 2509.22063",
-    cues="frames of each source: its own pictures, or the video with a box",
-    encoder=ENCODER,
-    conditioner=PartConfig("tiled_concat"),
-    separator=SEPARATOR,
     driver=PartConfig("flow", {"steps": 2, "solver": "euler"}),
-    front_end=PartConfig("stft", MUSIC_AUDIO),
-    objective=PartConfig("generative", {"mixture": "mean"}),
-    default_variant="music",
-    variants={
-        "ave": {"encoder": AVE_ENCODER, "front_end": AVE_AUDIO},
-        "mini": MINI,
-        "resnet18": RESNET,
-    },
+    variants={"ave": {"encoder": AVE_ENCODER, "front_end": AVE_AUDIO}, "mini": MINI, "resnet18": RESNET},
     weights="davis_flow.mini",
-    training={"mini": MINI_TRAINING, "music": MUSIC_TRAINING, "ave": AVE_TRAINING},
 )
 
 ADAPTERS = {
