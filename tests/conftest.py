@@ -142,3 +142,69 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
             with (root / f"{split}.csv").open("a") as rows:
                 rows.write(f"/{label}/{name}.wav,/{label}/{name}.mp4,2\n")
     return root
+
+
+@pytest.fixture(scope="session")
+def needs_fluidsynth() -> None:
+    """Skip where the FluidSynth library is missing."""
+    from avsep_zoo.errors import DataError
+    from avsep_zoo.synth.soundfont import fluidsynth_version
+
+    try:
+        fluidsynth_version()
+    except DataError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def needs_font() -> None:
+    """Skip where the font of emojis is missing."""
+    from avsep_zoo.errors import DataError
+    from avsep_zoo.synth.sprites import find_font
+
+    try:
+        find_font()
+    except DataError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def sine_soundfont(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A soundfont with one looped sine of 441 Hz (root key 69) as every General MIDI program in use."""
+    import struct
+
+    import numpy as np
+
+    from avsep_zoo.synth import INSTRUMENTS
+
+    path = tmp_path_factory.mktemp("soundfont") / "sine.sf2"
+    programs = sorted({voice.program for instrument in INSTRUMENTS.values() for voice in instrument.voices})
+    sine = np.round(20000 * np.sin(2 * np.pi * np.arange(5000) / 100)).astype("<i2")
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return kind + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2)
+
+    def header(name: str) -> bytes:
+        return name.encode().ljust(20, b"\0")
+
+    count = len(programs)
+    presets = b"".join(header(f"p{p}") + struct.pack("<HHHIII", p, 0, i, 0, 0, 0) for i, p in enumerate(programs))
+    presets += header("EOP") + struct.pack("<HHHIII", 0, 0, count, 0, 0, 0)
+    sample = header("sine") + struct.pack("<IIIIIBbHH", 0, 5000, 1000, 4000, 44100, 69, 0, 0, 1)
+    lists = (
+        (b"phdr", presets),
+        (b"pbag", b"".join(struct.pack("<HH", i, 0) for i in range(count + 1))),
+        (b"pmod", bytes(10)),
+        (b"pgen", struct.pack("<HH", 41, 0) * count + bytes(4)),
+        (b"inst", header("sine") + struct.pack("<H", 0) + header("EOI") + struct.pack("<H", 1)),
+        (b"ibag", struct.pack("<HHHH", 0, 0, 2, 0)),
+        (b"imod", bytes(10)),
+        (b"igen", struct.pack("<HHHH", 54, 1, 53, 0) + bytes(4)),
+        (b"shdr", sample + header("EOS") + bytes(26)),
+    )
+    info = chunk(b"ifil", struct.pack("<HH", 2, 1)) + chunk(b"isng", b"EMU8000\0") + chunk(b"INAM", b"sine\0\0")
+    body = chunk(b"LIST", b"INFO" + info)
+    body += chunk(b"LIST", b"sdta" + chunk(b"smpl", sine.tobytes() + bytes(92)))
+    body += chunk(b"LIST", b"pdta" + b"".join(chunk(kind, data) for kind, data in lists))
+    path.write_bytes(chunk(b"RIFF", b"sfbk" + body))
+    return path

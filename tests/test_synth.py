@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 import subprocess
 import sys
@@ -54,56 +55,6 @@ def write_solos(root: Path, classes: tuple[str, ...] = ("cello", "tuba")) -> Pat
 
 def contents(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-
-
-def write_sf2(path: Path) -> Path:
-    """A soundfont with one looped sine of 441 Hz (root key 69) as every General MIDI program in use."""
-    programs = sorted({voice.program for instrument in INSTRUMENTS.values() for voice in instrument.voices})
-    sine = np.round(20000 * np.sin(2 * np.pi * np.arange(5000) / 100)).astype("<i2")
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return kind + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2)
-
-    def header(name: str) -> bytes:
-        return name.encode().ljust(20, b"\0")
-
-    count = len(programs)
-    presets = b"".join(header(f"p{p}") + struct.pack("<HHHIII", p, 0, i, 0, 0, 0) for i, p in enumerate(programs))
-    presets += header("EOP") + struct.pack("<HHHIII", 0, 0, count, 0, 0, 0)
-    sample = header("sine") + struct.pack("<IIIIIBbHH", 0, 5000, 1000, 4000, 44100, 69, 0, 0, 1)
-    lists = (
-        (b"phdr", presets),
-        (b"pbag", b"".join(struct.pack("<HH", i, 0) for i in range(count + 1))),
-        (b"pmod", bytes(10)),
-        (b"pgen", struct.pack("<HH", 41, 0) * count + bytes(4)),
-        (b"inst", header("sine") + struct.pack("<H", 0) + header("EOI") + struct.pack("<H", 1)),
-        (b"ibag", struct.pack("<HHHH", 0, 0, 2, 0)),
-        (b"imod", bytes(10)),
-        (b"igen", struct.pack("<HHHH", 54, 1, 53, 0) + bytes(4)),
-        (b"shdr", sample + header("EOS") + bytes(26)),
-    )
-    info = chunk(b"ifil", struct.pack("<HH", 2, 1)) + chunk(b"isng", b"EMU8000\0") + chunk(b"INAM", b"sine\0\0")
-    body = chunk(b"LIST", b"INFO" + info)
-    body += chunk(b"LIST", b"sdta" + chunk(b"smpl", sine.tobytes() + bytes(92)))
-    body += chunk(b"LIST", b"pdta" + b"".join(chunk(kind, data) for kind, data in lists))
-    path.write_bytes(chunk(b"RIFF", b"sfbk" + body))
-    return path
-
-
-@pytest.fixture(scope="module")
-def needs_fluidsynth() -> None:
-    try:
-        soundfont_module.fluidsynth_version()
-    except DataError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture(scope="module")
-def needs_font() -> None:
-    try:
-        sprites_module.find_font()
-    except DataError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")
@@ -324,8 +275,8 @@ def test_scores_stay_in_range_and_vary() -> None:
     assert len(seen) == 12 * len(playable())
 
 
-def test_rendered_pitch_timing_and_tuning(needs_fluidsynth: None, tmp_path: Path) -> None:
-    font = write_sf2(tmp_path / "sine.sf2")
+def test_rendered_pitch_timing_and_tuning(needs_fluidsynth: None, sine_soundfont: Path) -> None:
+    font = sine_soundfont
     voice = INSTRUMENTS["violin"].voices[0]
     score = Score(voice, (Note(0.5, 1.0, 69, 100), Note(2.0, 0.5, 81, 60)), tuning=25.0)
     sound = render_score(score, font, 3.0)
@@ -339,17 +290,19 @@ def test_rendered_pitch_timing_and_tuning(needs_fluidsynth: None, tmp_path: Path
     assert np.array_equal(render_score(score, font, 3.0), sound)
 
 
-def test_soundfont_without_the_program_is_named(needs_fluidsynth: None, tmp_path: Path) -> None:
-    font = write_sf2(tmp_path / "sine.sf2")
-    font.write_bytes(font.read_bytes().replace(struct.pack("<HHHIII", 40, 0, 0, 0, 0, 0)[:4], b"\x7b\0\0\0"))
+def test_soundfont_without_the_program_is_named(needs_fluidsynth: None, sine_soundfont: Path, tmp_path: Path) -> None:
+    font = tmp_path / "sine.sf2"
+    font.write_bytes(sine_soundfont.read_bytes().replace(struct.pack("<HHHIII", 40, 0, 0, 0, 0, 0)[:4], b"\x7b\0\0\0"))
     score = Score(INSTRUMENTS["violin"].voices[0], (Note(0.0, 1.0, 69, 100),), tuning=0.0)
     with pytest.raises(DataError, match="has no program 40"):
         render_score(score, font, 1.0)
 
 
-def test_soundfont_data_set_has_every_split(needs_fluidsynth: None, needs_font: None, tmp_path: Path) -> None:
-    fonts = [write_sf2(tmp_path / "Sine One.sf2")]
-    other = write_sf2(tmp_path / "timbre2.sf2")
+def test_soundfont_data_set_has_every_split(
+    needs_fluidsynth: None, needs_font: None, sine_soundfont: Path, tmp_path: Path
+) -> None:
+    fonts = [Path(shutil.copy(sine_soundfont, tmp_path / "Sine One.sf2"))]
+    other = Path(shutil.copy(sine_soundfont, tmp_path / "timbre2.sf2"))
     with pytest.raises(DataError, match="use two"):
         write_dataset(tmp_path / "set", clips=8, soundfonts=fonts, timbre_soundfont=fonts[0])
     manifest = write_dataset(tmp_path / "set", clips=8, seed=5, soundfonts=fonts, timbre_soundfont=other)

@@ -21,8 +21,19 @@ def synth(
         ),
     ],
     clips: Annotated[
-        int, typer.Option(help="Clips played by soundfonts, over all splits (0: recorded solos only).")
-    ] = 1000,
+        int | None,
+        typer.Option(
+            help="Clips played by soundfonts, over all splits; 0: recorded solos only (default: 1000, or 0 with "
+            "--ensembles)"
+        ),
+    ] = None,
+    ensembles: Annotated[
+        int,
+        typer.Option(
+            help="Instead of solo clips, write this many ensembles for training and validation: two players among "
+            "things that make no sound. With --solos some players play those."
+        ),
+    ] = 0,
     seed: Annotated[int, typer.Option(help="Decides every melody and every picture.")] = 0,
     solos: Annotated[
         Path | None,
@@ -41,24 +52,40 @@ def synth(
     workers: Annotated[int, typer.Option(help="Processes; the files do not depend on it.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Write a data set of solo clips: moving pictures of instruments, their sound, and the index files.
+    """Write a data set of solo clips or ensembles: moving pictures of instruments, their sound, and the index files.
 
     Sound comes from General MIDI soundfonts, from recorded solos, or both;
     the layout is the one of MUSIC; synth.json lists settings and licences.
     """
-    from avsep_zoo.synth import write_dataset
+    from avsep_zoo.errors import DataError
+    from avsep_zoo.synth import write_dataset, write_ensembles
 
-    with count_bar("clips") as advance:
-        manifest = write_dataset(
-            out,
-            clips=clips,
-            seed=seed,
-            solos=solos,
-            soundfonts=soundfont,
-            timbre_soundfont=timbre_soundfont,
-            workers=workers,
-            progress=advance,
-        )
+    if ensembles and clips:
+        raise DataError(f"clips is {clips} and ensembles {ensembles}: make two folders, one of clips, one of ensembles")
+    if ensembles and timbre_soundfont is not None:
+        raise DataError("ensembles have no cross-timbre test split: leave out --timbre-soundfont")
+    with count_bar("ensembles" if ensembles else "clips") as advance:
+        if ensembles:
+            manifest = write_ensembles(
+                out,
+                ensembles=ensembles,
+                seed=seed,
+                solos=solos,
+                soundfonts=soundfont,
+                workers=workers,
+                progress=advance,
+            )
+        else:
+            manifest = write_dataset(
+                out,
+                clips=1000 if clips is None else clips,
+                seed=seed,
+                solos=solos,
+                soundfonts=soundfont,
+                timbre_soundfont=timbre_soundfont,
+                workers=workers,
+                progress=advance,
+            )
     written = json.loads(manifest.read_text(encoding="utf-8"))
     summary = {key: written[key] for key in ("rows", "skipped", "generic_picture")}
     if as_json:
@@ -66,7 +93,7 @@ def synth(
         return
     print_table(("list", "rows"), [(f"{name}.csv", str(n)) for name, n in summary["rows"].items()], numbers=(1,))
     for entry in summary["skipped"]:
-        console().print(f"Left out: {entry['recording']} ({entry['reason']})", soft_wrap=True)
+        console().print(f"Left out: {entry.get('recording') or entry['ensemble']} ({entry['reason']})", soft_wrap=True)
     if summary["generic_picture"]:
         console().print(f"Shown as the generic picture: {', '.join(summary['generic_picture'])}", soft_wrap=True)
     console().print(f"Manifest: {manifest}", soft_wrap=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import av
@@ -16,7 +16,7 @@ from avsep_zoo.detection.frame_difference import motion_features
 from avsep_zoo.synth.scene import FPS
 from avsep_zoo.synth.soundfont import RATE
 
-__all__ = ["WAV_RATE", "clip_done", "write_clip", "write_mp4", "write_text", "write_wav"]
+__all__ = ["WAV_RATE", "clip_done", "write_clip", "write_mp4", "write_scene", "write_text", "write_wav"]
 
 WAV_RATE = 22050
 """Samples per second of the lossless audio files."""
@@ -108,19 +108,33 @@ def write_clip(
     boxes: np.ndarray,
     sound: np.ndarray,
 ) -> None:
-    """Write one clip in the MUSIC layout.
+    """Write the clip of one object, with its boxes, float32 [frames, 4] in pixels; see ``write_scene``."""
+    write_scene(out, class_name, name, video, [(detector_id, 1.0, boxes)], sound)
 
-    video: uint8 [frames, height, width, 3] at 8 fps; boxes: float32 [frames, 4] in pixels; sound: float32
-    [samples] mono at 44.1 kHz in -1..1. Every file but the stills is a cue or a sound of the whole clip.
+
+def write_scene(
+    out: Path,
+    folder: str,
+    name: str,
+    video: np.ndarray,
+    detections: Sequence[tuple[int, float, np.ndarray]],
+    sound: np.ndarray,
+) -> None:
+    """Write one clip in the MUSIC layout, in folders called after its class or classes.
+
+    video: uint8 [frames, height, width, 3] at 8 fps; detections: detector class, score and boxes, float32 [frames, 4]
+    in pixels, of every object; sound: float32 [samples] mono at 44.1 kHz in -1..1. Every file but the stills is a cue
+    or a sound of the whole clip.
     """
-    wav, stills, detections, motion, mp4 = _paths(out, class_name, name)
+    wav, stills, detected, motion, mp4 = _paths(out, folder, name)
     write_wav(wav, sound)
     shutil.rmtree(stills, ignore_errors=True)
     _replace(stills, lambda part: _write_stills(part, video))
-    middle = boxes[FPS // 2 :: FPS]
-    numbers = np.arange(1, len(middle) + 1)
-    heads = np.stack((numbers, np.full(len(middle), detector_id), np.ones(len(middle))), axis=1)
-    rows = np.concatenate((heads, middle), axis=1).astype(np.float32)  # [K, 7]
-    _replace(detections, lambda part: _save(part, rows))
+    rows = [
+        (number, detector_id, score, *boxes[frame])
+        for number, frame in enumerate(range(FPS // 2, len(video), FPS), 1)
+        for detector_id, score, boxes in detections
+    ]
+    _replace(detected, lambda part: _save(part, np.array(rows, np.float32)))  # [K, 7]
     _replace(motion, lambda part: _save(part, motion_features(video, FPS)))
     write_mp4(mp4, video, sound)

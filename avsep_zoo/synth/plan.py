@@ -14,7 +14,7 @@ from avsep_zoo.synth.instruments import INSTRUMENTS, playable
 from avsep_zoo.synth.solos import Solo, list_solos
 from avsep_zoo.synth.soundfont import FLUID_R3, LICENCES, TIM_GM, check_soundfont, find_soundfont
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["Plan", "check_solos", "check_soundfonts", "make_plan"]
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,19 @@ def _from_solos(seed: int, solos: Sequence[Solo], classes: Sequence[str]) -> Ite
         yield Recipe(seed, solo.class_name, detector_id, solo.id, index, solo.path, melody=None)
 
 
-def _soundfont_sources(soundfonts: Sequence[Path], timbre: Path) -> Iterator[dict[str, str]]:
+def check_soundfonts(uses: Sequence[tuple[Path, str]]) -> list[dict[str, str]]:
+    """Entries of a manifest for soundfonts and what each is used for; DataError for a file that is none."""
     stated = "not known to the generator: see the soundfont"
-    for path in (*soundfonts, timbre):
+    listed = []
+    for path, use in uses:
         check_soundfont(path)
-        use = "test_timbre" if path == timbre else "train, val, test"
         licence = LICENCES.get(path.name, stated)
-        yield {"name": path.name, "sha256": _digest(path), "licence": licence, "used_for": use}
+        listed.append({"name": path.name, "sha256": _digest(path), "licence": licence, "used_for": use})
+    return listed
 
 
-def _solos_source(root: Path, solos: Sequence[Solo]) -> dict[str, str]:
+def check_solos(root: Path, solos: Sequence[Solo], use: str) -> dict[str, str]:
+    """Entry of a manifest for a folder of recorded solos; DataError for a recording that cannot be read."""
     whole = hashlib.sha256()
     for solo in solos:
         try:
@@ -81,7 +84,6 @@ def _solos_source(root: Path, solos: Sequence[Solo]) -> dict[str, str]:
         whole.update(f"{solo.class_name}/{solo.path.name} {content}\n".encode())
     note = next((root / name for name in ("LICENSE", "LICENCE", "README.md") if (root / name).is_file()), None)
     licence = note.read_text(errors="replace")[:2000] if note else "not stated by the folder"
-    use = "train, val, test_recorded"
     return {"name": "solos", "sha256": whole.hexdigest(), "licence": licence, "used_for": use}
 
 
@@ -108,12 +110,12 @@ def make_plan(
         timbre = timbre_soundfont or find_soundfont(TIM_GM)
         if timbre in fonts:
             raise DataError(f"soundfont {timbre} is given for training and for the cross-timbre test: use two")
-        sources += _soundfont_sources(fonts, timbre)
+        sources += check_soundfonts([*((path, "train, val, test") for path in fonts), (timbre, "test_timbre")])
         recipes += _from_soundfonts(seed, clips, fonts, timbre)
     recordings = list_solos(solos) if solos is not None else []
     unknown = sorted({solo.class_name for solo in recordings} - set(INSTRUMENTS))
     classes = (*INSTRUMENTS, *unknown)
     if solos is not None:
-        sources.append(_solos_source(solos, recordings))
+        sources.append(check_solos(solos, recordings, "train, val, test_recorded"))
         recipes += _from_solos(seed, recordings, classes)
     return Plan(tuple(recipes), classes, tuple(unknown), tuple(sources))

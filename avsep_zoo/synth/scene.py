@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,19 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from avsep_zoo.synth.sprites import make_sprite
 
-__all__ = ["FPS", "SIDE", "Actor", "Player", "background", "occluder", "render_scene"]
+__all__ = [
+    "FPS",
+    "SIDE",
+    "Actor",
+    "Player",
+    "Pose",
+    "Scene",
+    "background",
+    "occluder",
+    "pose",
+    "render_scene",
+    "stage_scene",
+]
 
 FPS = 8
 """Video frames per second."""
@@ -131,34 +144,66 @@ class _Motion:
         )
 
 
-def _place(
-    canvas: Image.Image, sprite: Image.Image, x: float, y: float, degrees: float, scale: float
-) -> tuple[float, float, float, float]:
-    """Paste a sprite centred at (x, y); returns its visible extent (x1, y1, x2, y2) cut to the canvas."""
+@dataclass(frozen=True)
+class Pose:
+    """A turned picture and where its upper left corner lies."""
+
+    picture: Image.Image
+    left: int
+    top: int
+
+    def extent(self, width: int) -> tuple[float, float, float, float]:
+        """What is visible of it (x1, y1, x2, y2), cut to a picture of ``width`` x SIDE pixels."""
+        inner = self.picture.getchannel("A").point([0] * 64 + [255] * 192).getbbox()
+        inner = inner or (0, 0, *self.picture.size)
+        x1, x2 = (min(max(self.left + value, 0), width) for value in (inner[0], inner[2]))
+        y1, y2 = (min(max(self.top + value, 0), SIDE) for value in (inner[1], inner[3]))
+        return x1, y1, x2, y2
+
+
+def pose(sprite: Image.Image, x: float, y: float, degrees: float, scale: float = 1.0) -> Pose:
+    """A sprite turned, scaled, and centred at (x, y)."""
     if abs(scale - 1) > 0.01:
         size = (max(2, round(sprite.width * scale)), max(2, round(sprite.height * scale)))
         sprite = sprite.resize(size, Image.Resampling.BILINEAR)
     turned = sprite.rotate(degrees, Image.Resampling.BILINEAR, expand=True)
-    left, top = round(x - turned.width / 2), round(y - turned.height / 2)
-    canvas.paste(turned, (left, top), turned)
-    inner = turned.getchannel("A").point([0] * 64 + [255] * 192).getbbox() or (
-        0,
-        0,
-        turned.width,
-        turned.height,
-    )
-    x1, x2 = (min(max(left + value, 0), canvas.width) for value in (inner[0], inner[2]))
-    y1, y2 = (min(max(top + value, 0), canvas.height) for value in (inner[1], inner[3]))
-    return x1, y1, x2, y2
+    return Pose(turned, round(x - turned.width / 2), round(y - turned.height / 2))
 
 
-def render_scene(
-    rng: np.random.Generator, actors: list[Actor], frames: int, width: int = SIDE
-) -> tuple[np.ndarray, np.ndarray]:
-    """Video of the actors, uint8 [frames, SIDE, width, 3]; boxes, float32 [frames, actors, 4] in pixels.
+@dataclass(frozen=True)
+class Scene:
+    """A moving picture that is decided but not drawn: background with drift, occluder, and a pose per frame and actor.
 
-    A box is the tight extent of the whole instrument cut to the picture, hidden parts included; a single
-    actor may be partly hidden, several are not. DataError where the emoji font is missing and needed.
+    ``boxes`` is float32 [frames, actors, 4] in pixels: the tight extent of the whole instrument cut to the picture,
+    hidden parts included.
+    """
+
+    scenery: Image.Image
+    drift: np.ndarray  # [2]
+    mask: Image.Image | None
+    width: int
+    poses: list[list[Pose]]  # [frames][actors]
+    boxes: np.ndarray
+
+    def draw(self, behind: Sequence[Pose] = (), before: Sequence[Pose] = ()) -> np.ndarray:
+        """The video, uint8 [frames, SIDE, width, 3], with things that stand still behind and before the actors."""
+        video = np.empty((len(self.poses), SIDE, self.width, 3), np.uint8)
+        for frame, actors in enumerate(self.poses):
+            along = 2 * frame / max(1, len(self.poses) - 1) - 1
+            left, top = (round(_MARGIN + along * float(value)) for value in self.drift)
+            canvas = self.scenery.crop((left, top, left + self.width, top + SIDE))
+            for thing in (*behind, *actors, *before):
+                canvas.paste(thing.picture, (thing.left, thing.top), thing.picture)
+            if self.mask is not None:
+                canvas.paste(self.mask, (0, 0), self.mask)
+            video[frame] = np.asarray(canvas)
+        return video
+
+
+def stage_scene(rng: np.random.Generator, actors: list[Actor], frames: int, width: int = SIDE) -> Scene:
+    """Decide everything about a scene of the actors; a single actor may be partly hidden, several are not.
+
+    DataError where the emoji font is missing and needed.
     """
     scenery = background(rng, width)
     mask = occluder(rng, width) if len(actors) == 1 else None
@@ -168,15 +213,15 @@ def render_scene(
     sizes = [float(rng.uniform(0.5, 0.86)) * span for span in spans]
     sprites = [make_sprite(rng, actor.class_name, size) for actor, size in zip(actors, sizes, strict=True)]
     motions = [_Motion(rng, actor, size, width) for actor, size in zip(actors, sizes, strict=True)]
-    video = np.empty((frames, SIDE, width, 3), np.uint8)
-    boxes = np.empty((frames, len(actors), 4), np.float32)
-    for frame in range(frames):
-        along = 2 * frame / max(1, frames - 1) - 1
-        left, top = (round(_MARGIN + along * float(value)) for value in drift)
-        canvas = scenery.crop((left, top, left + width, top + SIDE))
-        for number, (sprite, motion) in enumerate(zip(sprites, motions, strict=True)):
-            boxes[frame, number] = _place(canvas, sprite, *motion.at(frame))
-        if mask is not None:
-            canvas.paste(mask, (0, 0), mask)
-        video[frame] = np.asarray(canvas)
-    return video, boxes
+    moved = list(zip(sprites, motions, strict=True))
+    poses = [[pose(sprite, *motion.at(frame)) for sprite, motion in moved] for frame in range(frames)]
+    boxes = np.array([[one.extent(width) for one in row] for row in poses], np.float32)
+    return Scene(scenery, drift, mask, width, poses, boxes)
+
+
+def render_scene(
+    rng: np.random.Generator, actors: list[Actor], frames: int, width: int = SIDE
+) -> tuple[np.ndarray, np.ndarray]:
+    """Video of the actors, uint8 [frames, SIDE, width, 3]; boxes, float32 [frames, actors, 4] (see ``Scene``)."""
+    scene = stage_scene(rng, actors, frames, width)
+    return scene.draw(), scene.boxes

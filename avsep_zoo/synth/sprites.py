@@ -12,7 +12,7 @@ from avsep_zoo.errors import DataError
 from avsep_zoo.synth.drawings import draw
 from avsep_zoo.synth.instruments import INSTRUMENTS
 
-__all__ = ["find_font", "make_sprite"]
+__all__ = ["find_font", "make_look", "make_sprite"]
 
 _FOLDERS = (Path("/usr/share/fonts/truetype/noto"), Path("/usr/share/fonts/noto"), Path("/usr/share/fonts"))
 _PIXELS = 109  # the only size of the bitmap glyphs in NotoColorEmoji
@@ -67,8 +67,12 @@ def make_sprite(rng: np.random.Generator, class_name: str, size: float) -> Image
     sources = ["generic"]
     if class_name in INSTRUMENTS:
         sources = [s for s in (INSTRUMENTS[class_name].emoji, INSTRUMENTS[class_name].drawing) if s]
-    picture = _picture(sources[int(rng.integers(len(sources)))])
-    picture = _recolour(rng, picture)
+    return make_look(rng, sources[int(rng.integers(len(sources)))], size)
+
+
+def make_look(rng: np.random.Generator, source: str, size: float) -> Image.Image:
+    """A random look of an emoji (one character) or of a drawing (its name); otherwise as ``make_sprite``."""
+    picture = _recolour(rng, _picture(source))
     if rng.random() < 0.5:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     factor = size / max(picture.size)
