@@ -21,6 +21,7 @@ from avsep_zoo.contracts import Estimate, FrontEnd, Spectrum
 __all__ = ["StftFrontEnd", "warp_grid"]
 
 _FLOOR = 1e-10
+_QUIETEST = 1e-12  # below what the warp leaves of _FLOOR at a border, a quarter
 _LOUDEST = 40.0  # logarithm of a magnitude: far above any, and no float32 overflows behind it
 
 
@@ -54,6 +55,12 @@ class StftFrontEnd(FrontEnd):
         log_scale: factor of ``log(1 + magnitude)``, which is clamped to [0, 1] then; None leaves the logarithm alone.
         level: scale each segment so that its mean magnitude is ``level`` before the logarithm, which makes the
             network blind to the recording level; None leaves the level as it is (published code).
+        log_offset: features are ``log(magnitude + log_offset)``. 1.0 (Sound of Pixels) makes them 0 for silence and
+            never negative. 0.0 (AVSGS, Chatterjee et al., ICCV 2021) is the plain natural logarithm: negative below a
+            magnitude of 1, about -23 for silence, and features are as far apart as levels in decibels are.
+
+    Raises:
+        ValueError: ``warp_frames`` without a warp, a negative ``log_offset``, or one other than 1 with ``log_scale``.
     """
 
     window: Tensor
@@ -71,13 +78,21 @@ class StftFrontEnd(FrontEnd):
         warp_frames: int = 0,
         log_scale: float | None = None,
         level: float | None = None,
+        log_offset: float = 1.0,
     ) -> None:
         super().__init__()
         self.rate, self.length, self.n_fft, self.hop_length = rate, length, n_fft, hop_length
         self.warp_rows, self.pad_mode, self.align_corners, self.level = warp_rows, pad_mode, align_corners, level
         if warp_frames and not warp_rows:
             raise ValueError(f"warp_frames is {warp_frames} without a warp; give warp_rows, too.")
-        self.warp_frames, self.log_scale = warp_frames, log_scale
+        if not 0.0 <= log_offset < math.inf:
+            raise ValueError(f"log_offset is {log_offset}; give a number from 0, e.g. 1 for log(1 + magnitude).")
+        if log_scale is not None and log_offset != 1.0:
+            raise ValueError(
+                f"log_offset is {log_offset} with log_scale {log_scale}, which scales log(1 + magnitude) to [0, 1]; "
+                "leave one of them out."
+            )
+        self.warp_frames, self.log_scale, self.log_offset = warp_frames, log_scale, log_offset
         self.frequency_rows = n_fft // 2 + 1
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
@@ -115,12 +130,20 @@ class StftFrontEnd(FrontEnd):
         return self._sample(mask, warp_grid(self.frequency_rows, frames or mask.shape[-1], inverse=True))
 
     def compress(self, warped: Tensor) -> Tensor:
-        """Warped magnitudes -> features."""
-        features = torch.log1p(warped)
+        """Warped magnitudes -> features. With ``log_offset`` 0, a magnitude below 1e-12 counts as 1e-12."""
+        if self.log_offset == 0.0:
+            return warped.clamp_min(_QUIETEST).log()
+        features = torch.log1p(warped) if self.log_offset == 1.0 else (warped + self.log_offset).log()
         return features if self.log_scale is None else (self.log_scale * features).clamp(0.0, 1.0)
 
     def expand(self, features: Tensor) -> Tensor:
-        """Features -> warped magnitudes; the sign of a feature does not count."""
+        """Features -> warped magnitudes.
+
+        With ``log_offset`` 1 the sign of a feature does not count; with others it does, and what lies below the
+        feature of silence is silence, too.
+        """
+        if self.log_offset != 1.0:
+            return (features.clamp_max(_LOUDEST).exp() - self.log_offset).clamp_min(0.0)
         return torch.expm1((features.abs() / (self.log_scale or 1.0)).clamp_max(_LOUDEST))
 
     def features(self, magnitude: Tensor, gain: Tensor | None = None) -> Tensor:

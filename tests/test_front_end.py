@@ -246,3 +246,48 @@ def test_features_of_the_mixture_are_a_mask_of_its_share(level: float | None) ->
         torch.testing.assert_close(
             front.linear_magnitude(estimate, spectrum), spectrum.magnitude.expand_as(values), rtol=1e-3, atol=1e-5
         )
+
+
+def test_the_plain_logarithm_and_the_way_back() -> None:
+    """Features are those of the published code; they are negative for most bins, and the sign counts."""
+    front = StftFrontEnd(**TINY, log_offset=0.0)
+    spectrum = front.analyse(noise(2, front.length))
+    assert torch.equal(spectrum.features, front.warp(spectrum.magnitude + 1e-10).log())
+    assert (spectrum.features < 0).any()
+    torch.testing.assert_close(front.expand(spectrum.features), spectrum.warped, rtol=1e-5, atol=0)
+    assert front.expand(torch.tensor(-2.0)) < 1 < front.expand(torch.tensor(2.0))
+
+
+@pytest.mark.parametrize("log_offset", [0.0, 0.01, 2.0])
+def test_silence_stays_finite_with_any_logarithm(log_offset: float) -> None:
+    """As a mixture, which is lifted by 1e-10, and as a source, which is not; both come back as nothing to hear."""
+    front = StftFrontEnd(**TINY, log_offset=log_offset)
+    silence = torch.zeros(1, 1, 128, 128)
+    for features in (front.from_magnitude(silence).features, front.features(silence)):
+        assert torch.isfinite(features).all()
+        assert front.expand(features).max() < 1e-6
+        assert not (front.expand(features) < 0).any()
+    assert not front.expand(torch.tensor(-1e3)).any()
+
+
+def test_features_with_an_offset_of_their_own() -> None:
+    """One between the two: rounding aside, the way back is exact, and the sources have the mixture's gain."""
+    front = StftFrontEnd(**TINY, log_offset=0.01, level=1.0)
+    spectrum = front.analyse(noise(2, front.length))
+    torch.testing.assert_close(spectrum.features, (spectrum.warped + 0.01).log())
+    torch.testing.assert_close(front.expand(spectrum.features), spectrum.warped, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(front.features(spectrum.magnitude, spectrum.gain), spectrum.features, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"log_offset": -0.5}, r"log_offset is -0\.5; give a number from 0"),
+        ({"log_offset": float("nan")}, "log_offset is nan; give a number"),
+        ({"log_offset": float("inf")}, "log_offset is inf; give a number"),
+        ({"log_offset": 0.0, "log_scale": 0.15}, r"log_offset is 0\.0 with log_scale 0\.15.*leave one of them out"),
+    ],
+)
+def test_logarithms_that_make_no_sense(settings: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        StftFrontEnd(**TINY, **settings)

@@ -1,9 +1,10 @@
-"""Stored detections: files of rows, the boxes with features of ASIW, and files that are damaged or hostile."""
+"""Stored detections: files of rows, the boxes and labels of ASIW, and files that are damaged or hostile."""
 
 from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import h5py
 import numpy as np
 import pytest
 
-from avsep_zoo.data.detections import Detections, read_detections, read_scene_detections
+from avsep_zoo.data.asiw_labels import LABELS, SoundingObject, read_sounding_objects
+from avsep_zoo.data.detections import Detections, Sounding, read_detections, read_scene_detections
 from avsep_zoo.errors import DataError
 
 NAN = float("nan")
@@ -46,7 +48,7 @@ def test_rows_of_a_file(tmp_path: Path) -> None:
     found = read_detections(stored(tmp_path, np.array([[2, 6.9999, 0.5, 1, 2, 3, 4], [1, 3, 0.25, 5, 6, 7, 8]])))
     assert (found.frames.tolist(), found.classes.tolist(), found.scores.tolist()) == ([2, 1], [7, 3], [0.5, 0.25])
     assert found.boxes.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
-    assert found.features is None and found.scene is None
+    assert found.features is None and found.scene is None and found.sounding == ()
 
 
 @pytest.mark.parametrize("bad", [[NAN] * 7, [-1, 0, 1, 0, 0, 1, 1], [1e300, 0, 1, 0, 0, 1, 1], [1, 0, 1, 0, NAN, 1, 1]])
@@ -112,6 +114,7 @@ def test_boxes_with_features(scene: Path) -> None:
     np.testing.assert_array_equal(found.features, features.reshape(6, 4)[:5])
     np.testing.assert_array_equal(found.boxes, boxes.reshape(6, 4)[:5])
     np.testing.assert_array_equal(found.scene, features[0, 0])
+    assert found.sounding == () and found.times is None
 
 
 def test_row_of_a_box(scene: Path) -> None:
@@ -188,6 +191,83 @@ def test_missing_or_damaged_boxes(scene: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(DataError, match=r"pip install 'avsep-zoo\[data\]'"):
         read_scene_detections(scene)
+
+
+@pytest.mark.parametrize("text", ["1,8,0,1\n9,5,1,0\n1,7,0,0\n", "\ufeff1,8,0,1\r\n\r\n 9, 5,1,0\r\n1,7,0,0"])
+def test_what_sounds_of_a_scene(scene: Path, text: str) -> None:
+    """The boxes of the labels file with their classes, in its order; BOM, CRLF and blanks are fine."""
+    (scene / "Vision_Text_Labels.csv").write_bytes(text.encode())
+    assert read_sounding_objects(scene)[1] == SoundingObject(label=9, detector_class=5, frame=1, box=0)
+    found = read_detections(scene)
+    sheep = LABELS[9]
+    assert found.sounding == (Sounding(1, "bell"), Sounding(3, sheep), Sounding(0, "bell"))
+    assert sheep == "sheep/goat/chicken"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("1,8,2,0\n", r"do not fit the boxes \(Frame 2 has 0 detected boxes"),
+        ("1,8,1,2\n", r"do not fit the boxes \(Frame 1 has 2 detected boxes, number 2 is not"),
+        ("1,8,0,1\n1,8,0,999999999\n", "do not fit the boxes"),
+        ("", "cannot be used: it is empty"),
+        ("1,8,0\n", "has 3 columns; give label,class,frame,box"),
+        ("14,8,0,0\n", "has the label 14; labels are 0 to 13"),
+        ("1,8,0,-1\n", "has '1,8,0,-1'; give whole numbers"),
+        ("label,class,frame,box\n", "give whole numbers"),
+        ("1,8,0,nan\n", "give whole numbers"),
+        ('"1,8,0,0\n', "the row is no comma-separated one"),
+    ],
+)
+def test_labels_that_make_no_sense(scene: Path, text: str, why: str) -> None:
+    """A list of what sounds that is there has to be right: a wrong box would teach the wrong thing."""
+    (scene / "Vision_Text_Labels.csv").write_text(text)
+    with pytest.raises(DataError, match=why):
+        read_detections(scene)
+
+
+def test_boxes_of_one_time() -> None:
+    """Those of the nearest frame; what sounds in it keeps its class and gets the row it has there."""
+    found = timed()
+    assert found.at(-5.0).frames.tolist() == [1, 1]
+    late = found.at(1.3)
+    assert (late.frames.tolist(), late.classes.tolist(), len(late)) == ([2], [9], 1)
+    assert late.sounding == (Sounding(0, "dog"),) and late.names == found.names
+    assert late.features is not None and late.features.tolist() == [[2.0]]
+    assert replace(found, times=None).at(1.3).frames.tolist() == [1, 1, 2]
+    assert len(found.take(np.zeros(0, np.int64)).at(0.0)) == 0
+
+
+def test_some_rows() -> None:
+    """In the order that is asked for."""
+    found = timed().take(np.array([2, 0]))
+    assert (found.classes.tolist(), found.scores.tolist()) == ([9, 7], [0.7, 0.9])
+    assert found.times is not None and found.times.tolist() == [1.5, 0.5]
+    assert found.sounding == (Sounding(0, "dog"), Sounding(1, "bell"))
+    assert timed().take(np.array([1])).sounding == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [("dog", 1), ("Cow Bell", 2), ("cow-bell", 2), (" DOG ", 1), ("cat", None), ("", None)]
+)
+def test_number_of_a_class(name: str, number: int | None) -> None:
+    """Classes are numbered from 1; how a name is written does not matter."""
+    assert timed().number(name) == number
+    assert replace(timed(), names=()).number(name) is None
+
+
+def timed() -> Detections:
+    """Two boxes at 0.5 s and one at 1.5 s; a dog and a bell sound."""
+    return Detections(
+        frames=np.array([1, 1, 2]),
+        classes=np.array([7, 8, 9]),
+        scores=np.array([0.9, 0.8, 0.7]),
+        boxes=np.arange(12.0).reshape(3, 4),
+        features=np.arange(3, dtype=np.float32)[:, None],
+        times=np.array([0.5, 0.5, 1.5]),
+        names=("Dog", "cow_bell"),
+        sounding=(Sounding(2, "dog"), Sounding(0, "bell")),
+    )
 
 
 def test_detections_compare_by_identity() -> None:

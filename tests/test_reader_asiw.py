@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
-from avsep_zoo.data.detections import Detections
+from avsep_zoo.data.asiw_labels import LABELS
+from avsep_zoo.data.detections import read_detections
 from avsep_zoo.data.reader import Protocol, open_data
-from avsep_zoo.data.readers.asiw import LABELS, AsiwReader, SoundingObject, read_sounding_objects
+from avsep_zoo.data.readers.asiw import AsiwReader
 from avsep_zoo.errors import DataError
 
 VIDEOS = {"train": {"aaa": "9,50,4,7\n", "bbb": "1,817,0,0\n9,90,0,1\n9,50,1,0\n"}, "test": {"ccc": "2,180,0,0\n"}}
@@ -170,15 +173,25 @@ def test_a_video_with_bad_labels_is_skipped(tmp_path: Path, text: str | None) ->
     assert "aaa" in reader.skipped[0].where
 
 
-def test_sounding_objects_are_among_the_boxes(tmp_path: Path) -> None:
-    """Where detections are given, every frame and box of the labels is checked."""
-    folder = written(tmp_path) / "Extracted_Frames/train/bbb"
-    boxes = Detections(np.array([0, 0, 1]), np.array([817, 90, 50]), np.ones(3), np.zeros((3, 4)))
-    found = read_sounding_objects(folder, boxes)
-    assert found == [SoundingObject(1, 817, 0, 0), SoundingObject(9, 90, 0, 1), SoundingObject(9, 50, 1, 0)]
-    short = Detections(boxes.frames[:2], boxes.classes[:2], boxes.scores[:2], boxes.boxes[:2])
-    with pytest.raises(DataError, match="Frame 1 has 0 detected boxes"):
-        read_sounding_objects(folder, short)
+def test_the_detections_of_a_clip(tmp_path: Path) -> None:
+    """They name its classes in the same order, with boxes, features and the scene; ``paper`` leaves them alone."""
+    root = written(tmp_path)
+    folder = root / "Extracted_Frames/train/bbb"
+    features = np.arange(2 * 3 * 4, dtype=np.float32).reshape(2, 3, 4)
+    with h5py.File(folder / "Image_feature_20obj.h5", "w") as h5:
+        h5["features"] = features
+        h5["boxes"] = np.ones((2, 3, 4))
+    frames = [{"objects": [817, 90], "objects_conf": [0.9, 0.5]}, {"objects": [50], "objects_conf": [0.4]}]
+    (folder / "Image_info_20obj.json").write_text(json.dumps(frames))
+    protocols: tuple[Protocol, ...] = ("default", "paper")
+    for protocol in protocols:
+        (clip,) = opened(root, protocol, train="bbb\n").clips("train")
+        assert clip.detections is not None
+        found = read_detections(clip.detections)
+        assert tuple(dict.fromkeys(one.label for one in found.sounding)) == clip.labels
+        assert [one.row for one in found.sounding] == [0, 1, 2]
+        assert found.features is not None and found.features.shape == (3, 4)
+        np.testing.assert_array_equal(found.scene, features[0, 0])
 
 
 def test_what_is_published_about_test_videos(tmp_path: Path) -> None:

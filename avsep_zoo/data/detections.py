@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from avsep_zoo.data.asiw_labels import LABELS_FILE, read_sounding_objects
 from avsep_zoo.errors import DataError
 
-__all__ = ["Detections", "read_detections", "read_scene_detections"]
+__all__ = ["Detections", "Sounding", "read_detections", "read_scene_detections"]
 
 _BOXES = "Image_feature_20obj.h5"
 _OBJECTS = "Image_info_20obj.json"
 _NAMES = ("features", "boxes")
 _LARGEST = 2**28  # numbers in one array: 1 GiB of float32
+
+
+@dataclass(frozen=True)
+class Sounding:
+    """An object that is known to sound: its row among the detections, and its class where that is known."""
+
+    row: int
+    label: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +39,9 @@ class Detections:
         boxes: float64 (K, 4): x1, y1, x2, y2 in pixels of the frame.
         features: float32 (K, D) of the boxes, or None.
         scene: float32 (D,), the feature that stands for the whole scene (ASIW: first box of the first frame), or None.
+        times: float64 (K,): when the frame of each box is seen, in seconds of the media, or None where that is unknown.
+        names: of the detector's classes: class c is ``names[c - 1]``; empty where they are unknown.
+        sounding: objects that are known to sound, in the order they are listed in.
     """
 
     frames: np.ndarray
@@ -38,6 +50,38 @@ class Detections:
     boxes: np.ndarray
     features: np.ndarray | None = None
     scene: np.ndarray | None = None
+    times: np.ndarray | None = None
+    names: tuple[str, ...] = ()
+    sounding: tuple[Sounding, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def number(self, name: str) -> int | None:
+        """The detector's number of a class; None where it has no such class. Case, blanks and hyphens don't matter."""
+        plain = [_plain(known) for known in self.names]
+        return plain.index(_plain(name)) + 1 if _plain(name) in plain else None
+
+    def at(self, time: float) -> Detections:
+        """The boxes of the frame that is nearest to ``time`` seconds; all of them where times are unknown."""
+        if self.times is None or len(self) == 0:
+            return self
+        nearest = self.times[int(np.abs(self.times - time).argmin())]
+        return self.take(np.flatnonzero(self.times == nearest))
+
+    def take(self, rows: np.ndarray) -> Detections:
+        """The boxes of some rows, in the order of ``rows``; what sounds is kept as far as its row is."""
+        place = {int(row): number for number, row in enumerate(rows)}
+        return replace(
+            self,
+            frames=self.frames[rows],
+            classes=self.classes[rows],
+            scores=self.scores[rows],
+            boxes=self.boxes[rows],
+            features=None if self.features is None else self.features[rows],
+            times=None if self.times is None else self.times[rows],
+            sounding=tuple(replace(one, row=place[one.row]) for one in self.sounding if one.row in place),
+        )
 
     def row(self, frame: int, box: int) -> int:
         """Return the row of the ``box``-th box (from 0) of a frame.
@@ -66,16 +110,20 @@ class Detections:
 
 
 def read_detections(path: Path) -> Detections:
-    """Read the detections of a clip: a ``.npy`` file, or a folder of ASIW.
+    """Read the detections of a clip: a ``.npy`` file, a ``.safetensors`` file, or a folder of ASIW.
 
-    A file holds a number per column: frame, class, score, x1, y1, x2, y2. Rows that are not finite or have no frame
-    number are left out.
+    A ``.npy`` file holds a number per column: frame, class, score, x1, y1, x2, y2; rows that are not finite or have no
+    frame number are left out. A ``.safetensors`` file is one of :mod:`avsep_zoo.data.detection_file`.
 
     Raises:
         DataError: something is missing, damaged, or of another form; or ASIW is read without h5py.
     """
     if path.is_dir():
         return read_scene_detections(path)
+    if path.suffix == ".safetensors":
+        from avsep_zoo.data.detection_file import read_detections_file
+
+        return read_detections_file(path)
     try:
         rows = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, MemoryError, OverflowError) as error:
@@ -96,10 +144,11 @@ def read_scene_detections(folder: Path) -> Detections:
     """Read what ASIW stores of a video: boxes with features (``.h5``), their classes and scores (``.json``).
 
     ``features`` is (frames, boxes, D) and ``boxes`` (frames, boxes, 4); the n-th object of a frame in the JSON file is
-    the n-th box, boxes beyond the last object are left out.
+    the n-th box, boxes beyond the last object are left out. What sounds is known where there is a list of it, too
+    (:mod:`avsep_zoo.data.asiw_labels`).
 
     Raises:
-        DataError: h5py or a file is missing, a file is damaged, or they do not fit together.
+        DataError: h5py or a file of the two is missing, a file is damaged, or they do not fit together.
     """
     features, boxes = _arrays(folder / _BOXES)
     objects = _objects(folder / _OBJECTS)
@@ -111,7 +160,7 @@ def read_scene_detections(folder: Path) -> Detections:
     kept = np.zeros(boxes.shape[:2], dtype=bool)
     for row, (classes, _) in zip(kept, objects, strict=True):
         row[: len(classes)] = True
-    return Detections(
+    found = Detections(
         np.nonzero(kept)[0],
         np.array([c for classes, _ in objects for c in classes], dtype=np.int64),
         np.array([s for _, scores in objects for s in scores], dtype=np.float64),
@@ -119,6 +168,21 @@ def read_scene_detections(folder: Path) -> Detections:
         features[kept],
         features[0, 0],
     )
+    if not (folder / LABELS_FILE).exists():
+        return found
+    listed = read_sounding_objects(folder)
+    try:
+        sounding = tuple(Sounding(found.row(one.frame, one.box), one.name) for one in listed)
+    except DataError as error:
+        why = str(error).rstrip(".").replace("; ", ", ")
+        raise DataError(
+            f"The labels {str(folder / LABELS_FILE)!r} do not fit the boxes ({why}); replace one."
+        ) from error
+    return replace(found, sounding=sounding)
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace(" ", "_").replace("-", "_")
 
 
 def _arrays(file: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -1,9 +1,9 @@
 """ASIW, Audio Separation in the Wild (Chatterjee et al., 2021): AudioCaps videos with detected sounding objects.
 
 Sound is ``Extracted_Audio/<train|test>/<id>.aac``. ``Extracted_Frames/<train|test>/<id>`` holds
-``Vision_Text_Labels.csv`` (a sounding object per row: label, detector class, frame, box), and
-``Image_info_20obj.json`` with ``Image_feature_20obj.h5``
-(:func:`avsep_zoo.data.detections.read_scene_detections`). Graphs of a scene are made from these by a method.
+``Vision_Text_Labels.csv`` (the objects that sound, :mod:`avsep_zoo.data.asiw_labels`), and
+``Image_info_20obj.json`` with ``Image_feature_20obj.h5``: all are ``Clip.detections``, which
+:func:`avsep_zoo.data.detections.read_detections` reads. Graphs of a scene are made from these by a method.
 
 Ids stand in ``<split>.txt``, one per line, or else in the official pickle: a list of the sets train, val and test,
 read by an unpickler that admits sets, lists, tuples and strings only. What is published, and repeated with
@@ -15,80 +15,21 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from avsep_zoo.data.asiw_labels import read_sounding_objects
 from avsep_zoo.data.clip import Clip
-from avsep_zoo.data.detections import Detections
-from avsep_zoo.data.index_file import frame_count, inner_path, read_lines, read_rows, write_lines
+from avsep_zoo.data.index_file import inner_path, read_lines, write_lines
 from avsep_zoo.data.reader import Reader
 from avsep_zoo.data.splits import pair_up
 from avsep_zoo.errors import DataError
 
-__all__ = ["DETECTOR_CLASSES", "LABELS", "AsiwReader", "SoundingObject", "read_sounding_objects"]
-
-DETECTOR_CLASSES: dict[str, tuple[int, ...]] = {
-    "baby": (706, 366, 952),
-    "bell": (817,),
-    "bird": (180, 999, 341, 351),
-    "camera": (739,),
-    "clock": (118, 1392, 294, 6),
-    "dog": (117, 337),
-    "toilet/drain": (543, 14, 84, 384, 443),
-    "horse": (42, 186),
-    "person": (50, 90, 1510, 540, 226, 509, 139, 753),
-    "sheep/goat/chicken": (161, 711, 612, 1019),
-    "telephone": (581,),
-    "train": (70, 814, 625, 1181, 898, 1447, 566),
-    "vehicle": (663, 52, 685, 155, 838),
-    "water": (183, 733, 475),
-}
-"""Class -> class ids of the detector (a vocabulary of Visual Genome), in the order of the released table."""
-
-LABELS = tuple(DETECTOR_CLASSES)
-"""Label id -> class. That the id is the place in the table is the natural reading; the table does not say it."""
+__all__ = ["AsiwReader"]
 
 _SETS = {"train": 0, "val": 1, "test": 2}
-_LABELS_FILE = "Vision_Text_Labels.csv"
-
-
-@dataclass(frozen=True)
-class SoundingObject:
-    """A row of ``Vision_Text_Labels.csv``: label id, class id of the detector, frame and box in it, all from 0."""
-
-    label: int
-    detector_class: int
-    frame: int
-    box: int
-
-
-def read_sounding_objects(folder: Path, detections: Detections | None = None) -> list[SoundingObject]:
-    """Read the sounding objects of a video, in the order of the file.
-
-    Args:
-        folder: of the video.
-        detections: those of the video, to check that every box is there.
-
-    Raises:
-        DataError: the file is missing or empty, or a row is wrong.
-    """
-    broken: list[str] = []
-    objects = []
-    for where, cells in read_rows(folder / _LABELS_FILE, lambda where, why: broken.append(f"{where}: {why}")):
-        if len(cells) != 4:
-            raise DataError(f"{where} of {folder.name!r} has {len(cells)} columns; give label,class,frame,box.")
-        found = SoundingObject(*(frame_count(cell) for cell in cells))
-        if found.label >= len(LABELS):
-            raise DataError(f"{where} of {folder.name!r} has the label {found.label}; labels are 0 to 13.")
-        if detections is not None:
-            detections.row(found.frame, found.box)
-        objects.append(found)
-    if broken or not objects:
-        why = broken[0] if broken else "it is empty"
-        raise DataError(f"The labels {str(folder / _LABELS_FILE)!r} cannot be used: {why}; replace the file.")
-    return objects
 
 
 class AsiwReader(Reader):
@@ -195,7 +136,7 @@ class AsiwReader(Reader):
         objects = read_sounding_objects(frames)
         if self.protocol == "paper" and split != "train":
             objects = objects[:1]
-        labels = dict.fromkeys(LABELS[found.label] for found in objects)
+        labels = dict.fromkeys(found.name for found in objects)
         return Clip(id=name, audio=self._folders[folder][name], labels=tuple(labels), detections=frames)
 
 
