@@ -14,6 +14,8 @@ from avsep_zoo.errors import CueError
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from avsep_zoo.data.detections import Detections
+
 __all__ = ["Cue"]
 
 
@@ -28,13 +30,17 @@ class Cue:
             video. Left out, a method that reads frames takes them from the video that is separated.
         box: (x1, y1, x2, y2) in pixels of the frames: where the source is, for the whole clip.
         boxes: (n, 5) rows ``time, x1, y1, x2, y2``: where it is over time (seconds of the media).
+        detections: what a detector found in the pictures: a :class:`~avsep_zoo.data.detections.Detections`, or the path
+            of a file or folder with it (:func:`~avsep_zoo.data.detections.read_detections`). The source is the object
+            in the box, or that of the class ``label``; the others are its surroundings.
         motion: (D, S) motion features over time, or the path of a ``.npy`` file of (D, S[, h, w]).
         audio: an example of the sound: (samples,) or (channels, samples) with ``audio_rate``, or a path.
         audio_rate: sample rate of ``audio`` in Hz when it is an array.
         name: name of the stem; defaults to the label or text.
 
     Raises:
-        CueError: nothing is given, a box has the wrong shape or no area, or an array of audio has no rate.
+        CueError: nothing is given, a box has the wrong shape or no area, detections are none, or an array of audio
+            has no rate.
     """
 
     label: str | None = None
@@ -42,6 +48,7 @@ class Cue:
     frames: ArrayLike | str | Path | None = None
     box: Sequence[float] | None = None
     boxes: ArrayLike | None = None
+    detections: Detections | str | Path | None = None
     motion: ArrayLike | str | Path | None = None
     audio: ArrayLike | str | Path | None = None
     audio_rate: int | None = None
@@ -49,17 +56,21 @@ class Cue:
 
     def __post_init__(self) -> None:
         if not self.modalities:
-            raise CueError("The cue is empty; give at least one of label, text, frames, box, boxes, motion, audio.")
+            raise CueError(
+                "The cue is empty; give at least one of label, text, frames, box, boxes, detections, motion, audio."
+            )
         if self.box is not None:
             _check_box([self.box], "box", 4)
         if self.boxes is not None:
             _check_box(self.boxes, "boxes", 5)
+        if not isinstance(self.detections, str | Path | None):
+            _check_detections(self.detections)
         if not isinstance(self.audio, str | Path | None) and self.audio_rate is None:
             raise CueError("The cue has an array of audio without its rate; give audio_rate in Hz.")
 
     @property
     def modalities(self) -> frozenset[str]:
-        """Names of the modalities that are given: a subset of label, text, frames, box, motion, audio."""
+        """Names of the modalities that are given: of label, text, frames, box, detections, motion, audio."""
         given = {f.name for f in fields(self) if getattr(self, f.name) is not None} - {"name", "audio_rate"}
         if "boxes" in given:
             given = (given - {"boxes"}) | {"box"}
@@ -90,14 +101,26 @@ class Cue:
             value = getattr(self, field.name)
             if value is None:
                 continue
-            if field.name in ("frames", "motion", "audio") and isinstance(value, str | Path):
+            if field.name in ("frames", "detections", "motion", "audio") and isinstance(value, str | Path):
                 value = Path(value).name
             elif field.name == "box":
                 value = [float(v) for v in value]
+            elif field.name == "detections":
+                value = f"{len(value)} boxes"
             elif not isinstance(value, str | int | float):
                 value = f"array {np.shape(value)}"
             described[field.name] = value
         return described
+
+
+def _check_detections(value: Any) -> None:
+    from avsep_zoo.data.detections import Detections
+
+    if not isinstance(value, Detections):
+        raise CueError(
+            f"detections is {type(value).__name__}; give avsep_zoo.data.detections.Detections, or the path of a file "
+            "that 'avsep detect' wrote."
+        )
 
 
 def _check_box(values: Any, name: str, columns: int) -> None:

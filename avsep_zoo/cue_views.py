@@ -16,7 +16,7 @@ from avsep_zoo.pictures import crop, read_picture
 if TYPE_CHECKING:
     from avsep_zoo.media import VideoSource
 
-__all__ = ["cue_views"]
+__all__ = ["cue_pictures", "cue_views"]
 
 _IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
@@ -25,20 +25,24 @@ def cue_views(cue: Cue, video: VideoSource | None, times: Sequence[float]) -> li
     """Pictures of a cue at ``times`` (seconds of the media), cropped to its box where it has one.
 
     Args:
-        cue: its own frames come first; an array of them is spread over the times.
+        cue: its own frames come first; an array of them is spread over the times, of which one gets the middle.
         video: where they come from otherwise.
         times: before the beginning and after the end the video has its first and last picture.
 
     Raises:
         CueError: there are no pictures, or they cannot be read.
     """
-    if cue.frames is not None:
-        pictures = _own_pictures(cue, times)
-    elif video is not None:
-        pictures = list(video.frames_at(times))
-    else:
-        raise CueError(f"The cue {cue.title!r} has no frames and this model needs them; give frames, or a video.")
+    pictures = cue_pictures(cue, video, times)
     return [crop(picture, cue.box_at(time)) for picture, time in zip(pictures, times, strict=True)]
+
+
+def cue_pictures(cue: Cue, video: VideoSource | None, times: Sequence[float]) -> list[np.ndarray]:
+    """The same as :func:`cue_views`, whole: uint8 RGB (H, W, 3) each."""
+    if cue.frames is not None:
+        return _own_pictures(cue, times)
+    if video is not None:
+        return list(video.frames_at(times))
+    raise CueError(f"The cue {cue.title!r} has no frames and this model needs them; give frames, or a video.")
 
 
 def _own_pictures(cue: Cue, times: Sequence[float]) -> list[np.ndarray]:
@@ -59,5 +63,7 @@ def _own_pictures(cue: Cue, times: Sequence[float]) -> list[np.ndarray]:
         raise CueError(
             f"The frames of {cue.title!r} are {frames.dtype} of shape {frames.shape}; give uint8 RGB (K, H, W, 3)."
         )
+    if len(times) == 1:
+        return [frames[len(frames) // 2]]
     places = np.linspace(0, len(frames) - 1, len(times)).round().astype(int)
     return [frames[p] for p in places]

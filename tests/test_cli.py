@@ -103,7 +103,8 @@ print(*names)
     ran = spawn("-c", code)
     assert ran.returncode == 0, ran.stderr
     assert set(ran.stdout.split()) == {
-        "separate", "demo", "train", "evaluate", "synth", "parity", "prepare", "list", "info", "plugins", "doctor",
+        "separate", "detect", "demo", "train", "evaluate", "synth", "parity", "prepare",
+        "list", "info", "plugins", "doctor",
     }  # fmt: skip
 
 

@@ -84,6 +84,46 @@ def test_faster_rcnn_sees_every_frame_of_several_batches(rcnn: Path) -> None:
     assert set(np.concatenate(found)[:, 0]) <= {1, 2}
 
 
+def test_features_are_those_the_boxes_were_classified_by(rcnn: Path) -> None:
+    """Given the boxes that it proposed to itself, the detector gives what its own head made of them."""
+    detector = FasterRcnn(rcnn, min_score=0.2)
+    kept: dict[str, Any] = {}
+    heads = detector._model.roi_heads
+    hooks = [
+        heads.box_roi_pool.register_forward_hook(lambda _, given, out: kept.update(boxes=given[1], sizes=given[2])),
+        heads.box_head.register_forward_hook(lambda _, given, out: kept.update(vectors=out)),
+    ]
+    detector.detect(FRAMES[:2])
+    for hook in hooks:
+        hook.remove()
+    height, width = FRAMES.shape[1:3]
+    (resized_height, resized_width), _ = kept["sizes"]
+    assert (resized_height, resized_width) != (height, width)
+    scale = np.array([width / resized_width, height / resized_height] * 2)
+    boxes = [one.numpy() * scale for one in kept["boxes"]]
+    features = detector.features(FRAMES[:2], boxes)
+    assert detector.feature_width == 1024 and [one.shape for one in features] == [(len(one), 1024) for one in boxes]
+    assert features[0].dtype == np.float32 and kept["vectors"].std() > 0
+    np.testing.assert_allclose(np.concatenate(features), kept["vectors"], atol=1e-4)
+
+
+def test_features_do_not_depend_on_the_other_frames(rcnn: Path) -> None:
+    """Frames of several batches, some without a box: each box has the feature it has alone."""
+    detector = FasterRcnn(rcnn)
+    boxes = [np.array([[4.0, 4, 40, 30], [n, 0, 64, 36]])[: n % 3] for n in range(len(FRAMES))]
+    together = detector.features(FRAMES, boxes)
+    assert [len(one) for one in together] == [n % 3 for n in range(len(FRAMES))]
+    for n in (1, 11, 19):
+        alone = detector.features(FRAMES[n : n + 1], boxes[n : n + 1])[0]
+        np.testing.assert_allclose(together[n], alone, atol=1e-5)
+
+
+def test_features_of_no_box(rcnn: Path) -> None:
+    """Frames without boxes have none, of the right width."""
+    features = FasterRcnn(rcnn).features(FRAMES[:2], [np.zeros((0, 4))] * 2)
+    assert [one.shape for one in features] == [(0, 1024)] * 2
+
+
 def test_the_architecture_is_known_by_its_tensors(rcnn: Path, tmp_path: Path) -> None:
     """A bare file needs a class list only; its background may be named."""
     (tmp_path / "mine.safetensors").hardlink_to(rcnn / "model.safetensors")

@@ -11,8 +11,14 @@ import pytest
 import torch
 from tokenizers import pre_tokenizers
 
+from avsep_zoo.cli.cue_detections import Surroundings
+from avsep_zoo.compose import compose_recipe
+from avsep_zoo.cue import Cue
+from avsep_zoo.data.detections import Detections
 from avsep_zoo.detection.zero_shot import ZeroShot
 from avsep_zoo.errors import WeightsError
+from avsep_zoo.recipe import PartConfig
+from avsep_zoo.synth.files import write_mp4
 
 transformers: Any = pytest.importorskip("transformers")
 
@@ -175,3 +181,21 @@ def test_truncated_weights_are_refused(owl: Path, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="cannot be loaded"):
         ZeroShot(tmp_path, labels=["cello"])
     assert json.loads((owl / "config.json").read_text())["model_type"] == "owlv2"
+
+
+def test_cues_are_looked_for_with_what_is_around_them(owl: Path, tmp_path: Path) -> None:
+    """For 'avsep separate' a detector by text finds the classes of the cues and of their context, without features."""
+    parts = {
+        "encoder": PartConfig("avsgs.crops", {"width": 4, "image_size": 32, "reduced": 4, "features": 16}),
+        "conditioner": PartConfig("avsgs.scene_graph", {"hidden": 8, "width": 16, "heads": 2}),
+        "separator": PartConfig("avsgs.unet", {"width": 4, "levels": 5}),
+        "front_end": PartConfig("stft", {"rate": 8000, "length": 8191, "n_fft": 254, "hop_length": 64}),
+    }
+    write_mp4(tmp_path / "a.mp4", np.repeat(FRAMES, 4, axis=0), np.zeros(110250, np.float32))
+    asked = Surroundings(
+        tmp_path / "a.mp4", detector="zero_shot", weights=str(owl), min_score=0.01, context=("acoustic guitar",)
+    )
+    cues, notes = asked.add_to([Cue(label="cello", box=(0, 0, 9, 9))], None, compose_recipe(parts, "avsgs.tiny"), "cpu")
+    found = cues[0].detections
+    assert isinstance(found, Detections) and notes == []
+    assert found.names == ("cello", "acoustic guitar") and set(found.frames) == {1, 2} and found.features is None

@@ -269,10 +269,10 @@ def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
 
 
 def test_weights_are_tried_before_the_first_clip(raw: Path, tmp_path: Path) -> None:
-    """A detector that cannot be built ends the run while nothing is written but the manifest."""
+    """A detector that cannot be built ends the run while nothing is written."""
     with pytest.raises(WeightsError, match="--detector-weights"):
         run(raw, tmp_path / "copy", detector=DetectorChoice("faster_rcnn"))
-    assert set(contents(tmp_path / "copy")) == {"prepare.json", "prepare.jsonl"}
+    assert not (tmp_path / "copy").exists()
 
 
 def test_a_data_set_without_frames_has_no_motion(tmp_path: Path) -> None:

@@ -86,6 +86,19 @@ def test_the_manifest_names_the_weights(raw: Path, weights: Path, tmp_path: Path
     assert (detector["name"], detector["min_score"], detector["weights"]["revision"]) == ("faster_rcnn", 0.3, None)
 
 
+@pytest.mark.parametrize(
+    "labels, wanted", [((), ["cello", "tuba"]), (("--labels", "__background__,violin,flute"), ["violin", "flute"])]
+)
+def test_the_manifest_names_the_classes(
+    raw: Path, weights: Path, tmp_path: Path, labels: tuple[str, ...], wanted: list[str]
+) -> None:
+    """Class c is labels[c - 1], from the weights' own list as from the user's; the same command goes on with it."""
+    for _ in range(2):
+        code, shown, error = prepare(raw, tmp_path / "copy", weights, "--json", *labels)
+        assert code == 0, error
+    assert json.loads(shown)["settings"]["detector"]["labels"] == wanted
+
+
 def test_other_weights_are_other_settings(raw: Path, weights: Path, tmp_path: Path) -> None:
     """A copy is not continued with another detector."""
     assert prepare(raw, tmp_path / "copy", weights)[0] == 0

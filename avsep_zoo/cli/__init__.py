@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from avsep_zoo import __version__
 from avsep_zoo.cli.demo import demo
+from avsep_zoo.cli.detect import detect
 from avsep_zoo.cli.doctor import doctor
 from avsep_zoo.cli.evaluate import evaluate
 from avsep_zoo.cli.info import info
@@ -84,7 +85,7 @@ def _avsep(
 
 
 _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
-    "Separate": {"separate": separate, "demo": demo},
+    "Separate": {"separate": separate, "detect": detect, "demo": demo},
     "Train and evaluate": {"prepare": prepare, "train": train, "evaluate": evaluate, "parity": parity, "synth": synth},
     "Look around": {"list": list_methods, "info": info, "plugins": plugins, "doctor": doctor},
 }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from avsep_zoo.cli.detector_options import DetectorName, DetectorWeights, Labels, MinScore, choose_detector
 from avsep_zoo.cli.separate import Device, choose_device
 from avsep_zoo.cli.terminal import busy, console, count_bar, print_json, print_table
 from avsep_zoo.errors import DataError
@@ -45,21 +46,10 @@ def prepare(
         int | None, typer.Option(metavar="HZ", help="Samples per second (default: the data set's, music: 11025).")
     ] = None,
     fps: Annotated[float | None, typer.Option(help="Frames per second (default: the data set's, music: 1).")] = None,
-    detector: Annotated[
-        str | None, typer.Option(metavar="NAME", help="faster_rcnn or zero_shot (default: no detections).")
-    ] = None,
-    detector_weights: Annotated[
-        str | None, typer.Option(metavar="WEIGHTS", help="Folder, file, or org/name@commit on the Hugging Face Hub.")
-    ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A,B|FILE", help="What to detect; a file has one per line (zero_shot default: the classes)."
-        ),
-    ] = None,
-    min_score: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Leave out weaker detections (default: the detector's).")
-    ] = None,
+    detector: DetectorName = None,
+    detector_weights: DetectorWeights = None,
+    labels: Labels = None,
+    min_score: MinScore = None,
     motion: Annotated[
         str | None, typer.Option(metavar="NAME", help="video_net or frame_difference (default: no motion features).")
     ] = None,
@@ -110,18 +100,11 @@ def prepare(
 def _detector(
     reader: Reader, name: str | None, weights: str | None, labels: str | None, min_score: float | None
 ) -> DetectorChoice | None:
-    from avsep_zoo.hub_files import fetch
-    from avsep_zoo.prepare import DetectorChoice
-
     if name is None:
         if weights is not None or labels is not None or min_score is not None:
             raise DataError("--detector-weights, --labels or --min-score is given without --detector; name one.")
         return None
-    open_vocabulary = registry().part("detector", name).open_vocabulary
-    wanted = _label_list(labels) if labels is not None else ()
-    if open_vocabulary and labels is None:
-        wanted = _classes(reader)
-    return DetectorChoice(name, None if weights is None else fetch(weights), wanted, min_score)
+    return choose_detector(name, weights, labels, min_score, usual=lambda: _classes(reader))
 
 
 def _motion(name: str | None, weights: str | None) -> MotionChoice | None:
@@ -134,20 +117,6 @@ def _motion(name: str | None, weights: str | None) -> MotionChoice | None:
         return None
     registry().get("motion", name)
     return MotionChoice(name, None if weights is None else fetch(weights))
-
-
-def _label_list(text: str) -> tuple[str, ...]:
-    try:
-        file = Path(text)
-        lines = file.read_text(encoding="utf-8-sig").splitlines() if file.is_file() else text.split(",")
-    except (OSError, UnicodeDecodeError):
-        lines = text.split(",")
-    found = tuple(line.strip() for line in lines if line.strip())
-    twice = sorted({name for name in found if found.count(name) > 1})
-    if not found or twice:
-        why = f"has {twice[0]!r} twice" if twice else "is empty"
-        raise DataError(f"The label list {text[:60]!r} {why}; give every label once.")
-    return found
 
 
 def _classes(reader: Reader) -> tuple[str, ...]:

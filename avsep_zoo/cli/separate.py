@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from avsep_zoo.cli import stems
+from avsep_zoo.cli.cue_detections import Surroundings
+from avsep_zoo.cli.detector_options import DetectorName, DetectorWeights, MinScore
 from avsep_zoo.cli.terminal import busy, console, print_json, seconds_bar
 from avsep_zoo.errors import AvsepError, CueError
 
@@ -48,6 +50,17 @@ def separate(
     overlap: Annotated[
         float, typer.Option(min=0.0, max=0.75, help="Share of a segment cross-faded with the next one.")
     ] = 0.5,
+    detections: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What is seen around the sources, as 'avsep detect' writes it."),
+    ] = None,
+    detector: DetectorName = None,
+    detector_weights: DetectorWeights = None,
+    context_label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CLASS", help="What zero_shot looks for besides the classes of cues; repeatable."),
+    ] = None,
+    min_score: MinScore = None,
     steps: Annotated[
         int | None,
         typer.Option(
@@ -76,15 +89,24 @@ def separate(
     A method that goes by pictures needs a box per cue; a generative one has a dial, too:
 
     [bold]avsep separate duet.mp4 --model davis_flow --cue a@0,20,190,180 --cue b@195,20,380,180 --steps 8[/bold]
+
+    One that goes by what is seen around a source takes detections, from a file or from a detector that looks now:
+
+    [bold]avsep separate duet.mp4 --model avsgs --cue violin --cue flute --detections duet-detections.safetensors[/bold]
     """
     cues = [parse_cue(text, number) for number, text in enumerate(cue, 1)]
     folder = out if out is not None else Path(f"{file.stem}-stems")
     stems.check_folder(folder, overwrite=overwrite)
     check_media(file, cues)
+    context = tuple(label.strip() for label in context_label or () if label.strip())
+    surroundings = Surroundings(file, detections, detector, detector_weights, min_score, context)
+    surroundings.check()
+    detected = surroundings.read()
     with busy(f"Loading {model}"):
         from avsep_zoo.load import load
 
         loaded = load(model, weights=weights, device=choose_device(device))
+    cues, notes = surroundings.add_to(cues, detected, loaded, str(loaded.device))
     started = time.monotonic()
     with seconds_bar("Separating") as advance:
         result = loaded.separate(
@@ -98,6 +120,7 @@ def separate(
             progress=advance,
         )
     seconds = time.monotonic() - started
+    result.notes += notes
     saved = stems.save(result, folder, report=report, overwrite=overwrite)
     if as_json:
         run = {"file": str(file), "device": str(loaded.device), "separation_seconds": round(seconds, 2)}

@@ -1,4 +1,4 @@
-"""What a detector and a network of motion features are to ``avsep prepare``."""
+"""What a detector and a network of motion features are to those who use them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
+from avsep_zoo.errors import DataError
 
 __all__ = ["Detector", "MotionNet"]
 
@@ -24,6 +26,7 @@ class Detector(ABC):
         labels: name of each class: number c of a detection is ``labels[c - 1]``.
         min_score: the one in use.
         open_vocabulary: whether it finds whatever ``labels`` say, so that they may be the classes of a data set.
+        feature_width: numbers of the feature that :meth:`features` gives of a box; 0: it gives none.
 
     Raises:
         WeightsError: the weights are missing, damaged or not for this detector, or ``labels`` do not fit them.
@@ -32,6 +35,7 @@ class Detector(ABC):
     labels: tuple[str, ...]
     min_score: float
     open_vocabulary = False
+    feature_width: int = 0
 
     @abstractmethod
     def __init__(
@@ -48,6 +52,21 @@ class Detector(ABC):
         Returns:
             K arrays float32 (n, 6), rows class, score, x1, y1, x2, y2 in pixels, best first; n may be 0.
         """
+
+    def features(self, frames: np.ndarray, boxes: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return what the detector knows of given boxes, whether it found them or not.
+
+        Args:
+            frames: uint8 RGB (K, H, W, 3).
+            boxes: K arrays (n, 4), rows x1, y1, x2, y2 in pixels of the frame; n may be 0.
+
+        Returns:
+            K arrays float32 (n, ``feature_width``).
+
+        Raises:
+            DataError: it gives no features.
+        """
+        raise DataError(f"{type(self).__name__} gives no features of boxes; take another detector.")
 
 
 class MotionNet(ABC):

@@ -62,6 +62,11 @@ class VideoSource:
         """Close the file."""
         self._container.close()
 
+    @property
+    def ended(self) -> bool:
+        """Whether the last frame was reached, which is shown at every later time."""
+        return self._next is None
+
     def frames_at(self, times: Sequence[float]) -> np.ndarray:
         """Return the frames shown at ``times``, in the order asked: uint8 (K, height, width, 3), RGB.
 

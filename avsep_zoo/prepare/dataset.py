@@ -14,7 +14,7 @@ from avsep_zoo.errors import DataError
 from avsep_zoo.prepare.clip import Broken, Job, Record, carries_detections, clean, is_whole, run_job
 from avsep_zoo.prepare.manifest import Journal, claimed, ids_sha256, versions, write_manifest
 from avsep_zoo.prepare.pool import run_all
-from avsep_zoo.prepare.settings import Settings, build_tools, load_tools, usual_device
+from avsep_zoo.prepare.settings import Settings, build_tools, load_tools, named, usual_device
 
 __all__ = ["prepare_dataset"]
 
@@ -57,6 +57,10 @@ def prepare_dataset(
     listed = _listed(reader)
     jobs, refused = _jobs(reader, listed, out)
     _check_use(settings, list(jobs.values()))
+    device = device or usual_device(settings)
+    tools = load_tools(settings, device) if workers == 1 else build_tools(settings, "cpu")
+    settings = named(settings, tools)
+    del tools  # several processes have their own
     packages = _PACKAGES + (_TOOL_PACKAGES if settings.detector or settings.motion else ())
     head = {"settings": settings.document(), "complete": False, "versions": versions(packages)}
     with claimed(out, settings.document()) as journal:
@@ -152,7 +156,7 @@ def _has_source(clip: Clip) -> bool:
 def _run(
     jobs: list[Job],
     settings: Settings,
-    device: str | None,
+    device: str,
     journal: Journal,
     workers: int,
     progress: Progress | None,
@@ -161,12 +165,7 @@ def _run(
     """Make clips, note finished ones in the journal, and return the ids of the others with the reason."""
     if not jobs:
         return []
-    device = device or usual_device(settings)
     workers = min(workers, len(jobs))
-    if workers > 1:
-        build_tools(settings, "cpu")  # what cannot be used is found before the first clip
-    else:
-        load_tools(settings, device)
     work = partial(run_job, settings=settings, device=device)
     broken: dict[str, str] = {}
     total = before + len(jobs)

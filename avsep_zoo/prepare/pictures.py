@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,21 +9,18 @@ import numpy as np
 from PIL import Image
 
 from avsep_zoo.detection.contract import Detector, MotionNet
-from avsep_zoo.errors import DataError
+from avsep_zoo.detection.look import AT_ONCE, BATCH, found_in, frame_count
 from avsep_zoo.media import VideoSource
 from avsep_zoo.replaced import replaced
 
 __all__ = ["frame_times", "write_detections", "write_frames", "write_motion"]
 
 QUALITY = 90  # of JPEG
-AT_ONCE = 2**26  # bytes of decoded frames
-BATCH = 32  # frames per call of a detector
 
 
 def frame_times(seconds: float, fps: float) -> list[float]:
     """The times (n - 0.5) / fps, n = 1, 2, ..., that lie before ``seconds``; at least the first."""
-    count = max(1, math.ceil(seconds * fps - 0.5 - 1e-6))
-    return [(number + 0.5) / fps for number in range(count)]
+    return [(number + 0.5) / fps for number in range(frame_count(seconds, fps))]
 
 
 def write_frames(video: VideoSource, target: Path, times: Sequence[float]) -> None:
@@ -51,11 +47,8 @@ def write_detections(folder: Path, count: int, target: Path, detector: Detector)
     for first in range(1, count + 1, BATCH):
         numbers = range(first, min(first + BATCH, count + 1))
         frames = np.stack([np.asarray(Image.open(folder / f"{number:06d}.jpg")) for number in numbers])
-        found = detector.detect(frames)
-        if len(found) != len(frames) or any(one.ndim != 2 or one.shape[1] != 6 for one in found):
-            raise DataError(f"{type(detector).__name__} gives no rows of 6 per frame; report it to its author.")
-        for number, one in zip(numbers, found, strict=True):
-            rows.append(np.insert(one.astype(np.float32), 0, number, axis=1))
+        for number, one in zip(numbers, found_in(detector, frames), strict=True):
+            rows.append(np.insert(one, 0, number, axis=1))
     _save(target, np.concatenate(rows))
 
 

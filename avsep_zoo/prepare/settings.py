@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from avsep_zoo.detection.choice import DetectorChoice
 from avsep_zoo.detection.contract import Detector, MotionNet
 from avsep_zoo.errors import DataError
 from avsep_zoo.hub_files import HubFiles
 from avsep_zoo.registry import registry
 
-__all__ = ["RATES", "DetectorChoice", "MotionChoice", "Settings", "Tools", "build_tools", "load_tools", "usual_device"]
+__all__ = [
+    "RATES",
+    "DetectorChoice",
+    "MotionChoice",
+    "Settings",
+    "Tools",
+    "build_tools",
+    "load_tools",
+    "named",
+    "usual_device",
+]
 
 RATES = {"asiw": 11025, "audiocaps": 16000, "ave": 11025, "duets": 11025, "music": 11025, "vggsound": 16000}
 """Samples per second that papers on a data set use."""
-
-
-@dataclass(frozen=True)
-class DetectorChoice:
-    """A registered detector; arguments as :class:`~avsep_zoo.detection.Detector`."""
-
-    name: str
-    weights: HubFiles | None = None
-    labels: tuple[str, ...] = ()
-    min_score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,10 @@ class Settings:
             raise DataError(f"The lowest score is {score}; give 0 to 1.")
 
     def document(self) -> dict[str, Any]:
-        """The settings as plain JSON; weights by name, commit and sha256, wherever they lie here."""
+        """The settings as plain JSON; weights by name, commit and sha256, wherever they lie here.
+
+        In those of :func:`named` class c of a detection is ``["detector"]["labels"][c - 1]``.
+        """
         detector, motion = self.detector, self.motion
         return {
             "format": 1,
@@ -106,23 +110,29 @@ def build_tools(settings: Settings, device: str) -> Tools:
     tools = Tools()
     detector, motion = settings.detector, settings.motion
     if detector is not None:
-        weights = detector.weights.path if detector.weights else None
-        kind = registry().part("detector", detector.name)
-        tools.detector = kind(weights, labels=detector.labels, min_score=detector.min_score, device=device)
+        tools.detector = detector.build(device)
     if motion is not None:
         weights = motion.weights.path if motion.weights else None
         tools.motion = registry().part("motion", motion.name)(weights, device=device)
     return tools
 
 
+def named(settings: Settings, tools: Tools) -> Settings:
+    """The settings with the list of labels that numbers of classes are places in, wherever the detector has it from."""
+    if settings.detector is None or tools.detector is None:
+        return settings
+    return replace(settings, detector=replace(settings.detector, labels=tuple(tools.detector.labels)))
+
+
 _kept: tuple[Settings, str, Tools] | None = None
 
 
 def load_tools(settings: Settings, device: str) -> Tools:
-    """Build them once per process; raises as :func:`build_tools`."""
+    """Build them once per process, also for settings that are :func:`named` later; raises as :func:`build_tools`."""
     global _kept
     if _kept is None or _kept[:2] != (settings, device):
-        _kept = (settings, device, build_tools(settings, device))
+        tools = build_tools(settings, device)
+        _kept = (named(settings, tools), device, tools)
     return _kept[2]
 
 
