@@ -99,7 +99,8 @@ class CueBatch:
     Args:
         values: modality -> tensor (B, N, ...) or nested list [B][N] (texts).
         present: modality -> bool (B, N): whether that source has the modality; a modality that is left out
-            here is present for all sources it has values for.
+            here is present for all sources it has values for. One without values told what the values are of, as
+            a label tells which of the detected objects is meant.
     """
 
     values: dict[str, Any]
@@ -247,6 +248,8 @@ class CueEncoder(nn.Module, ABC):
     reads: frozenset[str]
     optional: frozenset[str]
     gives: Mapping[str, int]
+    per_clip = False
+    """Whether one look at a recording is enough for all its segments; otherwise each has its own pictures."""
 
     @classmethod
     @abstractmethod
@@ -345,10 +348,12 @@ class Objective(nn.Module, ABC):
 
     It is a module: what it trains itself (critics) and what it remembers (banks, counters, as buffers) moves,
     is saved and is resumed with the run. ``mixtures_only`` says that it can learn without any solo: when every
-    one of the ``sources`` is a recording of several cued sounds.
+    one of the ``sources`` is a recording of several cued sounds. ``whole_recordings`` says that each of the sources is
+    a recording of any number of sounds, and its one cue shows all of them.
     """
 
     mixtures_only = False
+    whole_recordings = False
 
     @abstractmethod
     def mix(self, sources: Tensor) -> tuple[Tensor, Tensor]:

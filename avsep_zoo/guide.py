@@ -29,15 +29,21 @@ class Guide:
         """Embedding (B, N) for segments centred at ``times`` seconds."""
         if self.still is not None:
             return self.still.repeat(len(times))
-        moments = times if self.video is not None else times[:1]
+        still = self.video is None or self.model.encoder.per_clip
+        moments = [self._middle(times[0])] if still else times
         batches = [self.model.encoder.prepare(self.cues, video=self.video, time=time) for time in moments]
         if self.first is None:
-            self.first, self.first_time = batches[0], times[0]
+            self.first, self.first_time = batches[0], moments[0]
         embedding = self.model.encoder(CueBatch.stack(batches).to(self.model.device))
-        if self.video is None:
+        if still:
             self.still = embedding
             return embedding.repeat(len(times))
         return embedding
+
+    def _middle(self, time: float) -> float:
+        """The middle of the video, in seconds; ``time`` where there is none or its length is unknown."""
+        duration = None if self.video is None else probe(self.video.path).duration
+        return time if duration is None else duration / 2
 
     def notes(self) -> list[str]:
         """What was used of each cue, and what was not."""
@@ -45,17 +51,20 @@ class Guide:
         notes = []
         for n, cue in enumerate(self.cues):
             reads = self.model.encoder.reads & self.first.values.keys()
-            used = sorted(modality for modality in reads if self.first.has(modality)[0, n])
+            told = self.first.present.keys() - self.first.values.keys()
+            used = sorted(modality for modality in reads | told if self.first.has(modality)[0, n])
             offered = cue.modalities - {"box"}
             unused = sorted((offered | ({"frames"} if self.video else set())) - set(used))
+            place = " in its box" if "box" in cue.modalities else ""
             by = [modality for modality in used if modality != "frames"]
             if "frames" in used:
-                place = " in its box" if "box" in cue.modalities else ""
                 by.append("its own frames" if cue.frames is not None else f"the video's frames{place}")
+            elif "detections" in used:
+                by[by.index("detections")] += place
             note = f"{cue.title}: by {' and '.join(by)}"
             if unused == ["frames"] and cue.frames is None:
                 note += "; the video's pictures were not used"
-                note += "" if "box" in cue.modalities else ", since the cue has no box"
+                note += "" if place or "frames" not in self.model.encoder.reads else ", since the cue has no box"
             elif unused:
                 note += f"; not used: {', '.join(unused)}"
             notes.append(note + ".")

@@ -32,6 +32,16 @@ def test_speed_and_level_spread_over_their_range() -> None:
     assert -6.001 <= gains.min() < -4.5 and 4.5 < gains.max() <= 6.001
 
 
+def test_a_factor_spreads_evenly_and_clips() -> None:
+    """The published augmentation of co-separation: a factor of 0.5 to 1.5, clipped to [-1, 1]."""
+    sound = np.array([0.5, 0.9], np.float32)
+    out = np.stack([Augmentation(factor=0.5).colour(sound, 11025, np.random.default_rng(k)) for k in range(200)])
+    factors = out[:, 0] / 0.5
+    assert 0.5 <= factors.min() < 0.55 and 1.45 < factors.max() <= 1.5 and abs(factors.mean() - 1) < 0.08
+    np.testing.assert_allclose(out[:, 1], np.minimum(1.8 * out[:, 0], 1.0), rtol=1e-6)
+    assert out.max() == 1.0
+
+
 def test_equaliser_stays_within_its_gains() -> None:
     sound = np.zeros(11025, np.float32)
     sound[5000] = 1.0

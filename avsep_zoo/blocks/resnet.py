@@ -11,7 +11,7 @@ __all__ = ["ResNet18Features"]
 
 
 class ResNet18Features(nn.Module):
-    """ResNet-18 without pooling and classifier: (B, 3, H, W) -> (B, 8 width, H / stride, W / stride).
+    """ResNet-18 without pooling and classifier: (B, inputs, H, W) -> (B, 8 width, H / stride, W / stride).
 
     With ``width=64`` the entries are those of torchvision's ``resnet18`` up to ``layer4``, so its ImageNet
     weights load.
@@ -19,12 +19,13 @@ class ResNet18Features(nn.Module):
     Args:
         width: channels of the first stage.
         stride: 32, or 16 to dilate the last stage instead of striding it (its first 3x3 keeps dilation 1).
+        inputs: channels of the input: 3 for pictures, 1 for spectrograms.
     """
 
-    def __init__(self, *, width: int = 64, stride: Literal[16, 32] = 32) -> None:
+    def __init__(self, *, width: int = 64, stride: Literal[16, 32] = 32, inputs: int = 3) -> None:
         super().__init__()
         self.channels = 8 * width
-        self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        self.conv1 = nn.Conv2d(inputs, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.layer1 = _stage(width, width, stride=1)
         self.layer2 = _stage(width, 2 * width, stride=2)

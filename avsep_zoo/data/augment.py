@@ -18,6 +18,8 @@ class Augmentation:
     Args:
         semitones: largest change of speed (pitch and tempo together), in semitones up or down.
         gain: largest change of level, in dB up or down.
+        factor: largest change of level by a factor drawn from 1 - ``factor`` to 1 + ``factor``, in [0, 1]; the sound is
+            clipped to [-1, 1] then (0.5 in the published co-separation and AVSGS).
         equaliser: largest gain in dB at each of eight bands spaced by the logarithm of frequency.
         room: share of sounds put into a simulated room (exponentially decaying noise, RT60 0.1 to 1 s).
         noise: share of mixtures with coloured noise under them, 15 to 45 dB below.
@@ -28,6 +30,7 @@ class Augmentation:
 
     semitones: float = 0.0
     gain: float = 0.0
+    factor: float = 0.0
     equaliser: float = 0.0
     room: float = 0.0
     noise: float = 0.0
@@ -40,7 +43,7 @@ class Augmentation:
         return float(2 ** (rng.uniform(-self.semitones, self.semitones) / 12))
 
     def colour(self, sound: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
-        """Equalise, put into a room and scale a (samples,) sound; its length stays."""
+        """Equalise, put into a room, scale and perhaps clip a (samples,) sound; its length stays."""
         equalised, roomy = self.equaliser > 0, rng.random() < self.room
         if equalised or roomy:
             size = fft.next_fast_len(len(sound) + rate // 2, real=True)
@@ -50,7 +53,10 @@ class Augmentation:
             if roomy:
                 spectrum *= fft.rfft(_room(rate, rng), size)
             sound = fft.irfft(spectrum, size)[: len(sound)].astype(np.float32)
-        return sound * np.float32(10 ** (rng.uniform(-self.gain, self.gain) / 20))
+        sound = sound * np.float32(10 ** (rng.uniform(-self.gain, self.gain) / 20))
+        if self.factor:
+            sound = (sound * np.float32(rng.uniform(1 - self.factor, 1 + self.factor))).clip(-1.0, 1.0)
+        return sound
 
 
 def background(samples: int, level: float, rng: np.random.Generator) -> np.ndarray:

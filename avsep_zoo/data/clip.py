@@ -23,6 +23,7 @@ class Clip:
         frame_count: number of frames according to the list, 0 where it does not say.
         frame_rate: of ``frames``, per second.
         detections: what a detector found in ``frames`` (:func:`avsep_zoo.data.detections.read_detections`).
+        detector_classes: names of the classes that ``detections`` have numbers of, from 1; empty where unknown.
         motion: ``.npy`` of motion features.
         start: where the clip begins in ``audio`` and ``video``, in seconds.
         duration: seconds from ``start``; None is all there is.
@@ -38,6 +39,7 @@ class Clip:
     frame_count: int = 0
     frame_rate: float = 1.0
     detections: Path | None = None
+    detector_classes: tuple[str, ...] = ()
     motion: Path | None = None
     start: float = 0.0
     duration: float | None = None

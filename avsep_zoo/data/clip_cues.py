@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ from torch import Tensor
 
 from avsep_zoo.contracts import CueBatch
 from avsep_zoo.data.clip import Clip
-from avsep_zoo.data.frames import clip_frames, published_frames
+from avsep_zoo.data.detections import Detections, Sounding
+from avsep_zoo.data.frames import clip_detections, clip_frames, published_frames, whole_frames
 from avsep_zoo.data.reader import Protocol
 from avsep_zoo.errors import DataError
 
@@ -29,7 +32,9 @@ def shown_cue(
     protocol: Protocol = "default",
     at: float = 0.0,
 ) -> dict[str, Any]:
-    """Read frames and motion of a clip, as arguments of a :class:`~avsep_zoo.Cue`; what it lacks is left out.
+    """Read frames, detections and motion of a clip, as arguments of a :class:`~avsep_zoo.Cue`.
+
+    What the clip lacks is left out. With detections frames are whole, around the frame that the detections are of.
 
     Args:
         clip: where they are.
@@ -44,7 +49,17 @@ def shown_cue(
         CueError, DataError, MediaError: a file is damaged.
     """
     shown: dict[str, Any] = {}
-    if "frames" in reads and protocol == "paper":
+    if "detections" in reads:
+        found, seen = clip_detections(clip), time
+        if found is not None:
+            found = _told(clip, found, time)
+            if found.times is not None and len(found):
+                seen = float(found.times[0])
+                found = replace(found, times=found.times - time + at)
+            shown["detections"] = found
+        if "frames" in reads:
+            shown["frames"] = whole_frames(clip, seen, pictures, stride=stride)
+    elif "frames" in reads and protocol == "paper":
         published = published_frames(clip, time, pictures, stride=stride)
         if published is not None:
             shown["frames"], boxes = published
@@ -74,6 +89,34 @@ def blacken(cues: CueBatch) -> None:
     frames = cues.get("frames")
     if isinstance(frames, Tensor):
         frames.zero_()
+
+
+def _told(clip: Clip, found: Detections, time: float) -> Detections:
+    """The detections of one frame, with what sounds among them; all of them where times are unknown.
+
+    Where they do not say it themselves it is the best detection of each class of the clip, or, for a clip of one sound
+    in a vocabulary that lacks its class, the best one. Of the frames that show most of what sounds it is the one
+    nearest to ``time``.
+    """
+    if found.sounding:
+        return _best_frame(found, [np.array([one.row]) for one in found.sounding], time)
+    numbers = {label: found.number(label) for label in clip.labels}
+    wanted = [number for number in numbers.values() if number is not None]
+    seen = _best_frame(found, [np.flatnonzero(found.classes == number) for number in wanted], time)
+    sounding = []
+    for label, number in numbers.items():
+        rows = np.flatnonzero(seen.classes == number) if number is not None else np.arange(len(seen))
+        if len(rows) and (number is not None or len(numbers) == 1):
+            sounding.append(Sounding(int(rows[seen.scores[rows].argmax()]), label))
+    return replace(seen, sounding=tuple(sounding))
+
+
+def _best_frame(found: Detections, wanted: Sequence[np.ndarray], time: float) -> Detections:
+    """The boxes of the frame with some box of as many of ``wanted`` (rows each) as any has, nearest to ``time``."""
+    if found.times is None or len(found) == 0:
+        return found
+    held = sum((np.isin(found.frames, found.frames[rows]) for rows in wanted), np.zeros(len(found), dtype=np.int64))
+    return found.take(np.flatnonzero(held == held.max())).at(time)
 
 
 def _read_motion(path: Path) -> np.ndarray:

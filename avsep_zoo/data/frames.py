@@ -5,24 +5,27 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from avsep_zoo.data.clip import Clip
-from avsep_zoo.data.detections import read_detections
+from avsep_zoo.data.detections import Detections, read_detections
 from avsep_zoo.media import VideoSource
 from avsep_zoo.pictures import read_picture
 
-__all__ = ["clip_frames", "published_frames"]
+__all__ = ["clip_detections", "clip_frames", "published_frames", "whole_frames"]
 
 _FRAME = re.compile(r"[0-9]{6}\.(jpg|png)")
 _FOLDERS_KNOWN = 2**16  # folders of frames whose last frame a process remembers
 _FILES_KNOWN = 2**12  # files of detections whose best boxes it remembers: some kilobytes each
+_ROWS_KNOWN = 2**10  # those it remembers all boxes of: some ten kilobytes each
+_ROWS = ".npy"  # of files without features, which would take megabytes
 
 
 def clip_frames(clip: Clip, time: float, count: int = 3, *, stride: int = 1) -> np.ndarray | None:
-    """Frames around ``time``, each cropped to the best detection that is nearest in time.
+    """Frames around ``time``, each cropped to the best detection of the clip's class that is nearest in time.
 
     A recording of several sounds is not cropped, as detections do not say which
     of them they show.
@@ -50,6 +53,26 @@ def clip_frames(clip: Clip, time: float, count: int = 3, *, stride: int = 1) -> 
         rows = [int(np.abs(boxes[:, 0] - _time(clip, n)).argmin()) for n in numbers]
         pictures = [_cut(picture, boxes[row, 1:]) for picture, row in zip(pictures, rows, strict=True)]
     return _same_size(pictures)
+
+
+def whole_frames(clip: Clip, time: float, count: int = 3, *, stride: int = 1) -> np.ndarray | None:
+    """The same as :func:`clip_frames`, not cropped."""
+    pictures = _pictures(clip, _numbers(clip, time, count, stride))
+    return None if pictures is None else _same_size(pictures)
+
+
+def clip_detections(clip: Clip) -> Detections | None:
+    """What was detected in a clip, with times in seconds from its beginning; None where it has no detections.
+
+    Raises:
+        DataError: they are damaged.
+    """
+    path = clip.detections
+    if path is None or not path.exists():
+        return None
+    if path.suffix != _ROWS:
+        return _read_found(path, clip.frame_rate, clip.detector_classes)
+    return _read_rows(path, path.stat().st_mtime_ns, clip.frame_rate, clip.detector_classes)
 
 
 def published_frames(
@@ -122,16 +145,38 @@ def _pictures(clip: Clip, numbers: Sequence[int]) -> list[np.ndarray] | None:
 
 
 def _best_boxes(clip: Clip) -> np.ndarray | None:
-    """Best box of every frame as rows time, x1, y1, x2, y2, where there are any."""
+    """Best box of every frame as rows time, x1, y1, x2, y2, where there are any; of the clip's class, if known."""
     if clip.detections is None or len(clip.labels) > 1 or not clip.detections.exists():
         return None
-    return _read_boxes(clip.detections, clip.detections.stat().st_mtime_ns, clip.frame_rate)
+    changed = clip.detections.stat().st_mtime_ns
+    return _read_boxes(clip.detections, changed, clip.frame_rate, clip.detector_classes, clip.label)
 
 
 @functools.lru_cache(_FILES_KNOWN)
-def _read_boxes(path: Path, changed: int, frame_rate: float) -> np.ndarray | None:
+def _read_boxes(
+    path: Path, changed: int, frame_rate: float, names: tuple[str, ...], label: str | None
+) -> np.ndarray | None:
     """Read the best boxes of a file as it was at a time."""
-    return read_detections(path).best(frame_rate)
+    found = read_detections(path)
+    found = replace(found, names=found.names or names)
+    number = None if label is None else found.number(label)
+    if number is not None and (found.classes == number).any():
+        found = found.take(np.flatnonzero(found.classes == number))
+    return found.best(frame_rate)
+
+
+@functools.lru_cache(_ROWS_KNOWN)
+def _read_rows(path: Path, changed: int, frame_rate: float, names: tuple[str, ...]) -> Detections:
+    """Read the detections of a file as it was at a time."""
+    return _read_found(path, frame_rate, names)
+
+
+def _read_found(path: Path, frame_rate: float, names: tuple[str, ...]) -> Detections:
+    found = read_detections(path)
+    if path.is_dir():  # ASIW counts frames from 0 and does not say when they are seen
+        return found
+    times = (found.frames - 0.5) / frame_rate if found.times is None else found.times
+    return replace(found, times=times, names=found.names or names)
 
 
 def _cut(picture: np.ndarray, box: np.ndarray) -> np.ndarray:

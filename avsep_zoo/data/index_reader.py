@@ -211,6 +211,7 @@ def stored_clip(reader: IndexReader, audio: PurePosixPath, frames: PurePosixPath
         frames=pictures / frames,
         frame_rate=reader.frame_rate,
         detections=detections / beside,
+        detector_classes=reader.detector_classes,
         motion=motion / beside,
     )
 

@@ -58,6 +58,7 @@ class MixAndSeparate(Dataset[dict[str, Any]]):
         items: number of items; any index below it gives the same item in any order and process.
         sources: recordings per mixture.
         members: cued sounds per recording.
+        whole: take recordings as they are, of any number of classes, each with one cue, which shows all that sounds.
         seed: of every draw.
         augmentation: how far sounds are varied.
         reads: modalities that the encoder reads; nothing else is loaded.
@@ -80,6 +81,7 @@ class MixAndSeparate(Dataset[dict[str, Any]]):
         items: int,
         sources: int = 2,
         members: int = 1,
+        whole: bool = False,
         seed: int = 0,
         augmentation: Augmentation | None = None,
         reads: frozenset[str] = frozenset({"label", "frames"}),
@@ -87,7 +89,7 @@ class MixAndSeparate(Dataset[dict[str, Any]]):
         stride: int = 1,
         protocol: Protocol = "default",
     ) -> None:
-        self.pools = Pools(clips, sources=sources, members=members)
+        self.pools = Pools(clips, sources=sources, members=members, whole=whole)
         self.skipped = self.pools.skipped
         self.prepare, self.rate, self.length, self.items = prepare, rate, length, items
         self.sources, self.seed, self.reads, self.pictures = sources, seed, reads, pictures

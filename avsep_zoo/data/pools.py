@@ -22,6 +22,7 @@ class Pools:
         clips: of a reader.
         sources: recordings per mixture.
         members: cued sounds per recording.
+        whole: take recordings as they are, of any number of classes, each as one cue, whatever ``members`` is.
 
     Attributes:
         cued: sounds that a clip counts as: ``members`` where clips hold so many, otherwise 1.
@@ -31,15 +32,16 @@ class Pools:
         DataError: there are too few clips or classes.
     """
 
-    def __init__(self, clips: Sequence[Clip], *, sources: int, members: int = 1) -> None:
+    def __init__(self, clips: Sequence[Clip], *, sources: int, members: int = 1, whole: bool = False) -> None:
         self.skipped: list[Skipped] = []
-        whole = members > 1 and any(_holds(clip, members) for clip in clips)
-        self.cued = members if whole else 1
-        self.per_mixture = sources if whole else sources * members
-        named = any(clip.labels for clip in clips if _holds(clip, self.cued))
+        self._whole = whole
+        duets = members > 1 and not whole and any(_holds(clip, members) for clip in clips)
+        self.cued = members if duets else 1
+        self.per_mixture = sources if duets or whole else sources * members
+        named = any(clip.labels for clip in clips if whole or _holds(clip, self.cued))
         self._by_labels: dict[tuple[str, ...], list[Clip]] = {}
         for clip in clips:
-            if not _holds(clip, self.cued):
+            if not (whole or _holds(clip, self.cued)):
                 has = f"{len(clip.labels)} classes and {len(clip.phrases)} phrases"
                 self._skip(clip, f"It has {has}, and is not a recording of {self.cued} cued sounds as others are.")
             elif named and not clip.labels:
@@ -50,7 +52,10 @@ class Pools:
         self._check(clips, f"mixtures of {sources} sources" + (f" of {members} sounds" if members > 1 else ""))
 
     def draw(self, rng: np.random.Generator) -> list[Clip]:
-        """Draw the clips of a mixture: classes uniformly among those that are left, then a clip of them."""
+        """Draw the clips of a mixture: classes uniformly among those that are left, then a clip of them.
+
+        Recordings that are taken whole are drawn uniformly among those without a class of the ones before.
+        """
         for _ in range(_REDRAWS):
             chosen: list[Clip] = []
             taken: set[str] = set()
@@ -58,7 +63,7 @@ class Pools:
                 keys = [key for key in self._keys if taken.isdisjoint(key)]
                 if not keys:
                     break
-                key = keys[rng.integers(len(keys))]
+                key = self._key(keys, rng)
                 pool = self._by_labels[key]
                 clip = pool[rng.integers(len(pool))]
                 if key or clip.audio not in {other.audio for other in chosen}:
@@ -69,6 +74,12 @@ class Pools:
         raise DataError(
             f"The clips have no {self.per_mixture} recordings without a common class; add clips of other classes."
         )
+
+    def _key(self, keys: Sequence[tuple[str, ...]], rng: np.random.Generator) -> tuple[str, ...]:
+        if not self._whole:
+            return keys[int(rng.integers(len(keys)))]
+        sizes = np.cumsum([len(self._by_labels[key]) for key in keys])
+        return keys[int(np.searchsorted(sizes, int(rng.integers(sizes[-1])), side="right"))]
 
     def another(self, clip: Clip, tried: Collection[str], rng: np.random.Generator) -> Clip | None:
         """Draw a clip of the same classes whose id was not tried; None where there is none left."""

@@ -16,10 +16,13 @@ from avsep_zoo.data.splits import pair_up
 from avsep_zoo.errors import DataError
 from avsep_zoo.registry import registry
 
-__all__ = ["PREPARED", "Protocol", "Reader", "Skipped", "open_data"]
+__all__ = ["GENERATED", "PREPARED", "Protocol", "Reader", "Skipped", "open_data"]
 
 PREPARED = "prepare.json"
 """Manifest of a folder that ``avsep prepare`` wrote."""
+
+GENERATED = "synth.json"
+"""Manifest of a folder that ``avsep synth`` wrote."""
 
 Protocol = Literal["default", "paper"]
 """``paper`` repeats what a published loader does silently wrong; each use says what that is."""
@@ -41,7 +44,8 @@ class Reader(ABC):
         protocol: see :data:`Protocol`.
         frame_rate: frames per second of the stored frames; None is the data set's own.
 
-    ``skipped`` collects the rows that were left out by the calls so far.
+    ``skipped`` collects the rows that were left out by the calls so far; ``detector_classes`` are the names of the
+    classes that stored detections have numbers of, from 1, as far as a manifest tells them.
     """
 
     frame_rate: float = 1.0
@@ -50,6 +54,7 @@ class Reader(ABC):
         self.root, self.protocol = root, protocol
         self.frame_rate = type(self).frame_rate if frame_rate is None else frame_rate
         self.skipped: list[Skipped] = []
+        self.detector_classes = _noted_classes(root)
 
     @classmethod
     @abstractmethod
@@ -157,8 +162,22 @@ def _noted_rate(root: Path) -> float | None:
     try:
         fps = json.loads((root / PREPARED).read_text(encoding="utf-8"))["settings"]["fps"]
         return float(fps) if 0 < fps < math.inf else None
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
+
+
+def _noted_classes(root: Path) -> tuple[str, ...]:
+    """Names of the detector's classes according to the manifest of a prepared folder, or of a generated one."""
+    for file, keys in ((PREPARED, ("settings", "detector", "labels")), (GENERATED, ("classes",))):
+        try:
+            found = json.loads((root / file).read_text(encoding="utf-8"))
+            for key in keys:
+                found = found[key]
+            if isinstance(found, list) and found and all(isinstance(name, str) for name in found):
+                return tuple(found)
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            continue
+    return ()
 
 
 def _matching(root: Path) -> type[Reader]:

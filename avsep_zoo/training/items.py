@@ -96,8 +96,14 @@ def check_classes(model: SeparationModel, clips: Iterable[Clip]) -> None:
         )
 
 
-def training_items(model: SeparationModel, clips: Sequence[Clip], config: TrainingConfig) -> MixAndSeparate:
-    """Items of all steps: mixture p of step s is item s * batch + p, however many processes there are."""
+def training_items(
+    model: SeparationModel, clips: Sequence[Clip], config: TrainingConfig, *, whole: bool = False
+) -> MixAndSeparate:
+    """Items of all steps: mixture p of step s is item s * batch + p, however many processes there are.
+
+    With ``whole`` recordings are taken as they are, of any number of sounds
+    (:attr:`~avsep_zoo.contracts.Objective.whole_recordings`).
+    """
     encoder = _preparing(model.encoder).train()
     return MixAndSeparate(
         clips,
@@ -107,6 +113,7 @@ def training_items(model: SeparationModel, clips: Sequence[Clip], config: Traini
         items=config.steps * config.batch,
         sources=config.sources,
         members=config.members,
+        whole=whole,
         seed=config.seed,
         augmentation=config.augmenting(),
         reads=encoder.reads,
