@@ -196,7 +196,7 @@ def test_separate_by_a_file_of_detections(video: Path, graphs: Path, seen: Path,
     result = stems(video, graphs, tmp_path / "stems", *cues)
     assert (result.exit_code, result.stderr) == (0, ""), result.output
     document = json.loads(result.stdout)
-    assert [note.split(":")[1].split(";")[0] for note in document["notes"]] == [" by detections"] * 2
+    assert [note.split(":")[1].split(";")[0] for note in document["notes"]] == [" by detections and label"] * 2
     cello, tuba = (soundfile.read(stem["file"])[0] for stem in document["stems"])
     assert np.abs(cello - tuba).max() > 1e-4
 
