@@ -185,6 +185,14 @@ class Embedding:
         views = {f.name: getattr(self, f.name) for f in fields(self)}
         return Embedding(**{n: v.expand(batch, *v.shape[1:]) for n, v in views.items() if v is not None})
 
+    def once(self) -> tuple[Embedding, int]:
+        """What :meth:`repeat` was called on, and for how many mixtures; otherwise the embedding itself, and 1."""
+        views = {f.name: view for f in fields(self) if (view := getattr(self, f.name)) is not None}
+        batches = {len(view) if view.stride(0) == 0 else 1 for view in views.values()}
+        if len(batches) != 1 or (batch := batches.pop()) == 1:
+            return self, 1
+        return Embedding(**{name: view[:1] for name, view in views.items()}), batch
+
 
 @dataclass
 class Spectrum:

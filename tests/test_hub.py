@@ -185,7 +185,10 @@ def test_local_source(tmp_path: Path, checkout: Path) -> None:
     assert said["missing"] == "RuntimeError: Missing dependencies: pluggy"
     assert said["default"] == ["SeparationModel", "iquery.mini", False]
     plugins = checkout / "plugins"
-    appended = {str(checkout), *(str(plugins / name / "src") for name in ("avsep-avsgs", "avsep-davis", "avsep-iquery"))}
+    appended = {
+        str(checkout),
+        *(str(plugins / name / "src") for name in ("avsep-avsgs", "avsep-davis", "avsep-iquery")),
+    }
     assert {str(checkout)} <= set(said["path"]) <= appended
     assert said["user"] == [True, True, True]
     assert said["late"].startswith("avsep_zoo.evaluation")

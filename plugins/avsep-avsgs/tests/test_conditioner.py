@@ -145,3 +145,14 @@ def test_orthogonality_of_nothing_is_finite() -> None:
     loss = orthogonality_loss(zeros)
     loss.backward()
     assert loss.item() == 0 and zeros.grad is not None and torch.isfinite(zeros.grad).all()
+
+
+def test_windows_of_a_recording_share_its_graph() -> None:
+    """A repeated embedding is pooled and unrolled once, whatever the number of windows."""
+    conditioner, embedding = scene_graph(), nodes(3, 1)
+    seen: list[int] = []
+    conditioner.rnn.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    alone, repeated = conditioner.bind(embedding), conditioner.bind(embedding.repeat(4))
+    assert seen[0] == seen[1]
+    assert repeated.unrolled.shape[0] == 4 and repeated.sources == alone.sources
+    torch.testing.assert_close(repeated.unrolled, alone.unrolled.expand(4, -1, -1, -1), rtol=0, atol=0)

@@ -82,9 +82,15 @@ class SourceUnroll(Conditioner):
         return rearrange(outputs, "(b n) s d -> b n s d", b=batch, n=recordings)
 
     def bind(self, embedding: Embedding, unroll: int = 1) -> Unrolled:
-        """Bind to the cues of a batch; with ``unroll`` S sounds per recording, those of recording n from n S on."""
+        """Bind to the cues of a batch; with ``unroll`` S sounds per recording, those of recording n from n S on.
+
+        The windows of a recording, whose embedding is repeated, share what is computed of it.
+        """
+        embedding, windows = embedding.once()
         pooled = self.pool(embedding)
         unrolled = self.unroll(pooled, unroll)
+        if windows > 1:
+            pooled, unrolled = pooled.expand(windows, -1, -1), unrolled.expand(windows, -1, -1, -1)
         sounds = Embedding(vector=rearrange(unrolled, "b n s d -> b (n s) d"))
         return Unrolled(self.tiled.bind(sounds), unrolled, pooled)
 

@@ -9,7 +9,7 @@ few maps at a time go through the outer levels, so that what is worked on stays 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
@@ -40,7 +40,8 @@ def foldable(unet: CoSeparationUNet, features: Tensor) -> bool:
     if torch.is_grad_enabled() or torch.is_autocast_enabled(features.device.type):
         return False
     modules = [module for module in unet.modules() if module is not unet]
-    layers = [layer for level in (*unet.down, *unet.up) for layer in (level.conv, level.norm) if layer is not None]
+    levels: list[Any] = [*unet.down, *unet.up]
+    layers = [layer for level in levels for layer in (level.conv, level.norm) if layer is not None]
     return (
         unet.conditioned <= {"bottleneck"}
         and all(type(layer) in _KINDS for layer in layers)
@@ -77,12 +78,13 @@ class FoldedUNet:
     @torch.no_grad()
     def __init__(self, unet: CoSeparationUNet, rows: int, frames: int) -> None:
         points = [(rows >> number) * (frames >> number) for number in range(1, unet.levels + 1)]
-        channels = [level.conv.out_channels for level in unet.down]
+        downs: list[Any] = list(unet.down)
+        ups: list[Any] = list(unet.up)
+        channels: list[int] = [level.conv.out_channels for level in downs]
         skips = [0, *channels[-2::-1]]
-        self.downs = [_down(level.conv, level.norm, size) for level, size in zip(unet.down, points, strict=True)]
+        self.downs = [_down(level.conv, level.norm, size) for level, size in zip(downs, points, strict=True)]
         self.ups = [
-            _Up(level.conv, level.norm, skip, size)
-            for level, skip, size in zip(unet.up, skips, points[::-1], strict=True)
+            _Up(level.conv, level.norm, skip, size) for level, skip, size in zip(ups, skips, points[::-1], strict=True)
         ]
         self.numbers = [c * size for c, size in zip(channels, points, strict=True)]
 
@@ -170,7 +172,7 @@ class _Up:
         lifted = self.conv.lift(x, 0)
         if skip is not None:
             lifted.unflatten(1, (len(skip), -1)).add_(self.conv.lift(skip, 1)[:, :, None])
-        return self.conv.drop(lifted, *x.shape[1:3], self.lowest)
+        return self.conv.drop(lifted, x.shape[1], x.shape[2], self.lowest)
 
 
 def _down(conv: nn.Conv2d, norm: nn.BatchNorm2d, points: int) -> Callable[[Tensor], Tensor]:

@@ -35,6 +35,7 @@ class CoSeparationObjective(Objective):
     Gao and Grauman, ICCV 2019.
 
     Args:
+        whole: learn from whole recordings, of any number of sounds; otherwise from those of one sound alone.
         mixture: ``mean`` divides the sum of the N recordings by N (published), ``sum`` does not.
         loss: ``l1``, ``l2`` or ``bce`` between the sum of masks, which may exceed 1, and the ratio of magnitudes.
         target_limit: largest ratio; that of recordings that are not divided by N, as published.
@@ -50,11 +51,10 @@ class CoSeparationObjective(Objective):
         weight_decay: L2 penalty of Adam.
     """
 
-    whole_recordings = True
-
     def __init__(
         self,
         *,
+        whole: bool = True,
         mixture: Literal["mean", "sum"] = "mean",
         loss: MaskLoss = "l1",
         target_limit: float = 5.0,
@@ -70,12 +70,15 @@ class CoSeparationObjective(Objective):
         weight_decay: float = 1e-4,
     ) -> None:
         super().__init__()
+        self.whole_recordings = whole
         if mixture not in ("mean", "sum") or loss not in ("l1", "l2", "bce"):
             raise ValueError(f"The mixture is {mixture!r} and the loss {loss!r}; give mean or sum, and l1, l2 or bce.")
         if classes < 1 and (class_weight or recognition):
             raise ValueError(
                 "The losses of classes need their number; set classes, or class_weight and recognition to 0."
             )
+        if len(recognised) != 2:
+            raise ValueError(f"recognised is {list(recognised)}; give the widths of a node and of a sound.")
         if loss == "bce" and target_limit > 1:
             raise ValueError(f"The loss bce needs targets up to 1 and target_limit is {target_limit}; set it to 1.")
         self.classes = classes
@@ -197,7 +200,7 @@ class CoSeparationObjective(Objective):
         """Adam for the model and the classifier, with a rate of its own for the graph network.
 
         Raises:
-            CompositionError: the model has another number of classes, or sounds' vectors of another width.
+            CompositionError: the model has another number of classes, or nodes or sounds of another width.
         """
         self._check_model(model)
         rate = learning_rate or self.learning_rate
@@ -214,7 +217,8 @@ class CoSeparationObjective(Objective):
         return {"model": list(optimiser)}
 
     def _check_model(self, model: SeparationModel) -> None:
-        if (self.classifier is not None or self.recognisers is not None) and len(model.classes) not in (0, self.classes):
+        by_class = self.classifier is not None or self.recognisers is not None
+        if by_class and len(model.classes) not in (0, self.classes):
             raise CompositionError(
                 f"The objective has {self.classes} classes and {model.name} has {len(model.classes)}; set classes of "
                 f"the objective to {len(model.classes)}."
@@ -222,11 +226,12 @@ class CoSeparationObjective(Objective):
         conditioner = model.conditioner
         if self.recognisers is None or not isinstance(conditioner, SourceUnroll):
             return
-        given, wanted = conditioner.rnn.hidden_size, self.recognisers[1].in_features
+        wanted = [recogniser.in_features for recogniser in self.recognisers]
+        given = [model.encoder.gives.get("tokens", wanted[0]), conditioner.rnn.hidden_size]
         if given != wanted:
             raise CompositionError(
-                f"The objective recognises vectors of {wanted} numbers and the conditioner gives {given}; set "
-                f"recognised of the objective to [{self.recognisers[0].in_features}, {given}]."
+                f"The objective recognises nodes and sounds of {wanted} numbers and {model.name} has {given}; set "
+                f"recognised of the objective to {given}."
             )
 
 

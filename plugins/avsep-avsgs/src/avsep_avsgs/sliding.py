@@ -45,7 +45,7 @@ def separate_sliding(
         mixture: (L,) at the model's rate.
         cues: of the one mixture, (1, N), or their embedding.
         hop: samples from one window to the next; None is the published 0.05 s.
-        batch: windows that go through the network at once.
+        batch: most windows that go through the network at once.
         factor: what averages are multiplied with, as a mixture is the mean of its sources; None is N, their number.
 
     Returns:
@@ -69,8 +69,9 @@ def separate_sliding(
         starts = window_starts(len(heard), front.length, hop)
         total, count = None, heard.new_zeros(len(heard))
         clip = _Clip(model.conditioner, model.encode(cues))
-        for begun in range(0, len(starts), batch):
-            places = starts[begun : begun + batch]
+        batches = -(-len(starts) // batch)
+        for number in range(batches):
+            places = starts[number::batches]  # none has many fewer than another
             windows = torch.stack([heard[start : start + front.length] for start in places])
             complex_spectrum = front.stft(windows)[:, None]
             spectrum = front.from_magnitude(complex_spectrum.abs())
