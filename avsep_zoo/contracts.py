@@ -183,15 +183,7 @@ class Embedding:
     def repeat(self, batch: int) -> Embedding:
         """Return the embedding of one mixture for ``batch`` mixtures with the same cues."""
         views = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Embedding(**{n: v.expand(batch, *v.shape[1:]) for n, v in views.items() if v is not None})
-
-    def once(self) -> tuple[Embedding, int]:
-        """What :meth:`repeat` was called on, and for how many mixtures; otherwise the embedding itself, and 1."""
-        views = {f.name: view for f in fields(self) if (view := getattr(self, f.name)) is not None}
-        batches = {len(view) if view.stride(0) == 0 else 1 for view in views.values()}
-        if len(batches) != 1 or (batch := batches.pop()) == 1:
-            return self, 1
-        return Embedding(**{name: view[:1] for name, view in views.items()}), batch
+        return type(self)(**{n: v.expand(batch, *v.shape[1:]) for n, v in views.items() if v is not None})
 
 
 @dataclass
@@ -246,8 +238,8 @@ class FrontEnd(nn.Module, ABC):
         """Return the estimate as linear-frequency masks (B, N, F, T)."""
 
     @abstractmethod
-    def synthesise(self, estimate: Estimate, spectrum: Spectrum) -> Tensor:
-        """Return the waveforms (B, N, L') of the estimate."""
+    def synthesise(self, estimate: Estimate, spectrum: Spectrum, *, length: int | None = None) -> Tensor:
+        """Return the waveforms (B, N, L') of the estimate; L' is ``length``, or a whole number of hops."""
 
 
 class CueEncoder(nn.Module, ABC):
@@ -328,6 +320,10 @@ class Conditioner(nn.Module, ABC):
     @abstractmethod
     def widths(self) -> Mapping[str, int]:
         """Return the channels that leave each site the conditioner acts at."""
+
+    def digest(self, embedding: Embedding) -> Embedding:
+        """Do once what is the same for all windows of a recording; :meth:`bind` takes the result for the embedding."""
+        return embedding
 
     @abstractmethod
     def bind(self, embedding: Embedding) -> Bound:

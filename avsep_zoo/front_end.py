@@ -193,11 +193,14 @@ class StftFrontEnd(FrontEnd):
         magnitude = self.unwarp(warped, spectrum.magnitude.shape[-1])
         return magnitude if spectrum.gain is None else magnitude / spectrum.gain
 
-    def synthesise(self, estimate: Estimate, spectrum: Spectrum) -> Tensor:
-        """Waveforms (B, N, hop_length (T - 1)) of an estimate with the mixture's phase, clipped to [-1, 1]."""
+    def synthesise(self, estimate: Estimate, spectrum: Spectrum, *, length: int | None = None) -> Tensor:
+        """Waveforms (B, N, L') of an estimate with the mixture's phase, clipped to [-1, 1].
+
+        L' is ``length``, or hop_length (T - 1).
+        """
         if spectrum.phase is None:
             raise ValueError("The spectrum was made from magnitudes and has no phase; analyse a waveform instead.")
-        return self.istft(self.linear_magnitude(estimate, spectrum) * spectrum.phase).clamp(-1.0, 1.0)
+        return self.istft(self.linear_magnitude(estimate, spectrum) * spectrum.phase, length).clamp(-1.0, 1.0)
 
     def column_seconds(self) -> float:
         """Seconds from one column of features to the next."""

@@ -36,8 +36,8 @@ class Guide:
             self.first, self.first_time = batches[0], moments[0]
         embedding = self.model.encoder(CueBatch.stack(batches).to(self.model.device))
         if still:
-            self.still = embedding
-            return embedding.repeat(len(times))
+            self.still = self.model.conditioner.digest(embedding)
+            return self.still.repeat(len(times))
         return embedding
 
     def _middle(self, time: float) -> float:

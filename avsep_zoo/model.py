@@ -110,7 +110,12 @@ class SeparationModel(nn.Module):
         return Estimate(rearrange(values, "(b n) 1 f t -> b n f t", n=sources), kind="features", loudness=loudness)
 
     def waveforms(
-        self, batch: Mapping[str, Any], *, consistency: bool = False, sampling: Sampling | None = None
+        self,
+        batch: Mapping[str, Any],
+        *,
+        consistency: bool = False,
+        sampling: Sampling | None = None,
+        length: int | None = None,
     ) -> Tensor:
         """Return the waveforms (B, N, L') of one segment each, at :attr:`rate`; arguments as :meth:`forward`.
 
@@ -118,13 +123,14 @@ class SeparationModel(nn.Module):
             batch: as in :meth:`forward`.
             consistency: as in :meth:`separate`; without it this is the published inference.
             sampling: as in :meth:`estimate`.
+            length: samples L'; None is a whole number of the front end's hops.
         """
         spectrum = self.front_end.analyse(batch["mixture"])
         estimate = self.estimate(spectrum, batch["cues"], sampling=sampling)
         if consistency:
             front: Any = self.front_end
             estimate = Estimate(share_out(front.warped_mask(estimate, spectrum)))
-        return self.front_end.synthesise(estimate, spectrum)
+        return self.front_end.synthesise(estimate, spectrum, length=length)
 
     def separate(
         self,

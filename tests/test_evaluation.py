@@ -246,7 +246,7 @@ def test_a_mixture_ends_with_its_shortest_source(masked: Callable[..., Contender
     soundfile.write(data / "audio/drum/a.wav", clip(data, "drum/a")[:10000].numpy(), RATE, "FLOAT")
     protocol = replace(LONG, placement="start", shortest=True)
     assert separated(MIXTURE, protocol, data).mixture.shape == (10000,)
-    assert separated(masked("high", "low"), protocol, data).mixture.shape == (8128 + 10000 - 8191,)
+    assert separated(masked("high", "low"), protocol, data).mixture.shape == (10000,)
 
 
 def test_published_windows_are_averaged(masked: Callable[..., Contender], data: Path) -> None:
@@ -260,10 +260,10 @@ def test_published_windows_are_averaged(masked: Callable[..., Contender], data: 
     for start in (0, 2000, 3809):
         segment = whole[None, start : start + 8191]
         estimate = Estimate(model.separator.masks[None, :, :, None].expand(1, -1, -1, 128))  # type: ignore[index,operator]
-        part = model.front_end.synthesise(estimate, model.front_end.analyse(segment))[0]
-        total[:, start : start + 8128] += part
-        count[start : start + 8128] += 1
-    torch.testing.assert_close(found.estimates, (total / count)[:, : 3809 + 8128], atol=1e-5, rtol=0)
+        part = model.front_end.synthesise(estimate, model.front_end.analyse(segment), length=8191)[0]
+        total[:, start : start + 8191] += part
+        count[start : start + 8191] += 1
+    torch.testing.assert_close(found.estimates, total / count, atol=1e-5, rtol=0)
 
 
 def test_published_means_stand_beside_the_plain_ones(masked: Callable[..., Contender], data: Path) -> None:

@@ -25,6 +25,7 @@ from avsep_zoo.generative.noise import Sampling
 from avsep_zoo.load import load
 from avsep_zoo.model import SeparationModel
 from avsep_zoo.recipe import PartConfig
+from avsep_zoo.sliding import slide
 
 __all__ = ["BATCH", "Scorer", "Separated"]
 
@@ -221,29 +222,9 @@ class Scorer:
         return found
 
     def _windows(self, waveform: Tensor, cues: list[Cue]) -> Tensor:
-        """The published sliding window: a step on while one fits, then the last samples; plain averages."""
-        window, hop = self.protocol.window or 1, self.protocol.hop or 1
-        starts = [*range(0, len(waveform) - window, hop), len(waveform) - window]
-        embedding = self.model.encoder(self._prepare(cues).to(self.model.device))
-        total, count = torch.zeros(len(cues), len(waveform)), torch.zeros(len(waveform))
-        end = 0
-        for group in (starts[first : first + BATCH] for first in range(0, len(starts), BATCH)):
-            segments = torch.stack([waveform[start : start + window] for start in group])
-            batch = {"mixture": segments.to(self.model.device), "cues": embedding.repeat(len(group))}
-            estimates = self.model.waveforms(batch, consistency=self.consistency, sampling=self._sampling_at(group))
-            for start, estimate in zip(group, estimates, strict=True):
-                end = start + estimate.shape[-1]
-                total[:, start:end] += estimate.cpu()
-                count[start:end] += 1
-        return (total / count)[:, :end]
-
-    def _sampling_at(self, starts: Sequence[int]) -> Sampling | None:
-        """The noise of windows that begin at samples ``starts``: nearly the same where they overlap."""
-        if self.model.driver is None:
-            return None
-        front: Any = self.model.front_end
-        columns = [round(start / front.rate / front.column_seconds()) for start in starts]
-        return replace(self.sampling or Sampling(), starts=columns)
+        """The published sliding window."""
+        how: Any = {"hop": self.protocol.hop or 1, "consistency": self.consistency, "sampling": self.sampling}
+        return slide(self.model, waveform, self._prepare(cues).to(self.model.device), batch=BATCH, **how).cpu()
 
     def _whole(self, waveform: Tensor, cues: list[Cue]) -> Tensor:
         """A mixture of any rate and length, the way a user separates it."""

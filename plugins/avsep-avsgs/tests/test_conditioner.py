@@ -147,12 +147,16 @@ def test_orthogonality_of_nothing_is_finite() -> None:
     assert loss.item() == 0 and zeros.grad is not None and torch.isfinite(zeros.grad).all()
 
 
-def test_windows_of_a_recording_share_its_graph() -> None:
-    """A repeated embedding is pooled and unrolled once, whatever the number of windows."""
+def test_a_digested_embedding_binds_as_the_embedding_itself() -> None:
+    """The graph and the recurrent network run once, however often the recording is repeated."""
     conditioner, embedding = scene_graph(), nodes(3, 1)
-    seen: list[int] = []
-    conditioner.rnn.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
-    alone, repeated = conditioner.bind(embedding), conditioner.bind(embedding.repeat(4))
-    assert seen[0] == seen[1]
-    assert repeated.unrolled.shape[0] == 4 and repeated.sources == alone.sources
+    alone = conditioner.bind(embedding)
+    calls: list[int] = []
+    conditioner.rnn.register_forward_hook(lambda *_: calls.append(1))
+    digested = conditioner.digest(embedding)
+    repeated = conditioner.bind(digested.repeat(4))
+    assert len(calls) == 1 and repeated.sources == alone.sources
     torch.testing.assert_close(repeated.unrolled, alone.unrolled.expand(4, -1, -1, -1), rtol=0, atol=0)
+    features = torch.randn(4, 5, 2, 3)
+    wanted = conditioner.bind(embedding.repeat(4))("bottleneck", features)
+    torch.testing.assert_close(repeated("bottleneck", features), wanted)

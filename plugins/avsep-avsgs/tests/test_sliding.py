@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from avsep_avsgs.sliding import separate_sliding, window_starts
+from avsep_avsgs.sliding import separate_sliding
 from avsep_zoo import SeparationModel
 from avsep_zoo.contracts import CueBatch
+from avsep_zoo.sliding import window_starts
 
 TinyModel = Callable[..., SeparationModel]
 LENGTH, FEATURES = 1023, 16
+CLOSE = 2e-5  # the end of a window is divided by the last of its STFT's window, which is nearly 0
 
 
 def cues(sources: int) -> CueBatch:
@@ -32,7 +34,7 @@ def trained_like(model: SeparationModel) -> SeparationModel:
     with torch.no_grad():
         for name, parameter in model.separator.named_parameters():
             if name.endswith("conv.weight"):
-                parameter *= 8.0
+                parameter.mul_(4.0)
     return model.eval()
 
 
@@ -79,7 +81,7 @@ def test_equals_a_plain_loop(tiny_model: TinyModel, sources: int) -> None:
     model, batch = trained_like(tiny_model()), cues(sources)
     mixture = 0.3 * torch.randn(1400)
     found = separate_sliding(model, mixture, batch, hop=100, batch=3)
-    torch.testing.assert_close(found, loop(model, mixture, batch, 100), atol=5e-6, rtol=0)
+    torch.testing.assert_close(found, loop(model, mixture, batch, 100), atol=CLOSE, rtol=0)
 
 
 def test_the_test_tells_sources_apart(tiny_model: TinyModel) -> None:
@@ -94,7 +96,7 @@ def test_any_length(tiny_model: TinyModel, samples: int) -> None:
     model, batch = trained_like(tiny_model()), cues(2)
     mixture = 0.3 * torch.randn(samples)
     found = separate_sliding(model, mixture, batch, hop=100)
-    torch.testing.assert_close(found, loop(model, mixture, batch, 100), atol=5e-6, rtol=0)
+    torch.testing.assert_close(found, loop(model, mixture, batch, 100), atol=CLOSE, rtol=0)
 
 
 @pytest.mark.parametrize("samples", [1, 500, LENGTH - 1])
@@ -104,7 +106,7 @@ def test_short_audio_is_padded(tiny_model: TinyModel, samples: int) -> None:
     mixture = 0.3 * torch.randn(samples)
     found = separate_sliding(model, mixture, batch)
     longer = loop(model, F.pad(mixture, (0, LENGTH - samples)), batch, 400)
-    torch.testing.assert_close(found, longer[:, :samples], atol=5e-6, rtol=0)
+    torch.testing.assert_close(found, longer[:, :samples], atol=CLOSE, rtol=0)
 
 
 def test_published_starts() -> None:
@@ -139,7 +141,7 @@ def test_cue_is_embedded_once(tiny_model: TinyModel) -> None:
     calls: list[str] = []
     parts = {"encoder": model.encoder, "graph": model.conditioner.graph, "rnn": model.conditioner.rnn}
     for name, part in parts.items():
-        part.register_forward_hook(lambda *_, name=name: calls.append(name))  # type: ignore[arg-type, union-attr]
+        part.register_forward_hook(lambda *_, name=name: calls.append(name))  # type: ignore[union-attr]
     separate_sliding(model, torch.randn(3000), cues(2), hop=100, batch=2)
     assert sorted(calls) == ["encoder", "graph", "rnn"]
 
@@ -164,4 +166,4 @@ def test_mode_is_restored(tiny_model: TinyModel) -> None:
 def test_wrong_arguments(tiny_model: TinyModel, mixture: tuple[int, ...], settings: dict[str, int]) -> None:
     """The message says what to give."""
     with pytest.raises(ValueError, match="numbers from 1"):
-        separate_sliding(tiny_model(), torch.zeros(mixture), cues(2), **settings)  # type: ignore[arg-type]
+        separate_sliding(tiny_model(), torch.zeros(mixture), cues(2), **settings)

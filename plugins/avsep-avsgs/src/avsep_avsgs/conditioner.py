@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,13 +17,18 @@ from avsep_zoo.contracts import Bound, Conditioner, ConditionerPlan, Embedding, 
 __all__ = ["SceneGraph", "SourceUnroll", "Unrolled", "orthogonality_loss"]
 
 
+@dataclass
+class _Sounds(Embedding):
+    """Recordings that are unrolled already, to one sound each: their vectors."""
+
+
 class Unrolled(Bound):
     """A conditioner bound to the sounds of recordings.
 
     Args:
         inner: acts at the sites.
         unrolled: embeddings (B, N, S, D) of the S sounds of each of N recordings.
-        pooled: embeddings (B, N, D') of the recordings.
+        pooled: embeddings (B, N, D') of the recordings; of digested ones, those of the sounds.
     """
 
     def __init__(self, inner: Bound, unrolled: Tensor, pooled: Tensor) -> None:
@@ -81,16 +87,17 @@ class SourceUnroll(Conditioner):
         outputs, _ = self.rnn(inputs.contiguous())
         return rearrange(outputs, "(b n) s d -> b n s d", b=batch, n=recordings)
 
-    def bind(self, embedding: Embedding, unroll: int = 1) -> Unrolled:
-        """Bind to the cues of a batch; with ``unroll`` S sounds per recording, those of recording n from n S on.
+    def digest(self, embedding: Embedding) -> Embedding:
+        """Pool and unroll, one sound per recording."""
+        return _Sounds(vector=rearrange(self.unroll(self.pool(embedding), 1), "b n 1 d -> b n d"))
 
-        The windows of a recording, whose embedding is repeated, share what is computed of it.
-        """
-        embedding, windows = embedding.once()
+    def bind(self, embedding: Embedding, unroll: int = 1) -> Unrolled:
+        """Bind to the cues of a batch; with ``unroll`` S sounds per recording, those of recording n from n S on."""
+        if isinstance(embedding, _Sounds) and embedding.vector is not None:
+            vector = embedding.vector
+            return Unrolled(self.tiled.bind(embedding), rearrange(vector, "b n d -> b n 1 d"), vector)
         pooled = self.pool(embedding)
         unrolled = self.unroll(pooled, unroll)
-        if windows > 1:
-            pooled, unrolled = pooled.expand(windows, -1, -1), unrolled.expand(windows, -1, -1, -1)
         sounds = Embedding(vector=rearrange(unrolled, "b n s d -> b (n s) d"))
         return Unrolled(self.tiled.bind(sounds), unrolled, pooled)
 
