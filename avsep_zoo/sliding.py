@@ -44,8 +44,8 @@ def slide(
 ) -> Tensor:
     """Separate a recording by windows of the model's length and average what they say of each sample.
 
-    Cues are embedded and digested once. Windows go through the network in batches, all sources of a mixture together; besides the
-    result, memory does not grow with the length. A recording shorter than a window gets zeros behind it.
+    Cues are embedded and digested once. Windows go through the network in batches, all sources of a mixture together;
+    besides the result, memory does not grow with the length. A recording shorter than a window gets zeros behind it.
 
     Args:
         model: is in evaluation mode meanwhile.

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from avsep_zoo import Cue
+from avsep_zoo.data.detections import Detections
 from avsep_zoo.errors import CueError
 
 PICTURE = np.zeros((4, 6, 3), np.uint8)
+SEEN = Detections(np.ones(2), np.ones(2), np.ones(2), np.ones((2, 4)))
 TRACK = np.array([[0.0, 1, 2, 11, 12], [1.0, 5, 6, 15, 16], [4.0, 9, 9, 19, 29]])
 
 
@@ -27,6 +29,8 @@ TRACK = np.array([[0.0, 1, 2, 11, 12], [1.0, 5, 6, 15, 16], [4.0, 9, 9, 19, 29]]
         ({"box": [0, 0, 2.5, 2], "boxes": TRACK.tolist()}, {"box"}),
         ({"audio": np.zeros(8), "audio_rate": 8000}, {"audio"}),
         ({"audio": Path("a.wav"), "motion": "m.npy"}, {"audio", "motion"}),
+        ({"detections": "seen.safetensors"}, {"detections"}),
+        ({"detections": SEEN, "box": (0, 0, 1, 1)}, {"detections", "box"}),
     ],
 )
 def test_modalities(given: dict[str, Any], modalities: set[str]) -> None:
@@ -65,6 +69,8 @@ def test_empty(given: dict[str, Any]) -> None:
         ({"boxes": [*TRACK.tolist(), [6.0, 8, 8, 1, 9]]}, r"boxes \[8.0, 8.0, 1.0, 9.0\] has no area"),
         ({"boxes": [[1, 2], [3]]}, "boxes is .* and no numbers"),
         ({"audio": np.zeros(8)}, "audio without its rate; give audio_rate in Hz"),
+        ({"detections": np.zeros((2, 7))}, "detections is ndarray; give avsep_zoo.data.detections.Detections, or the"),
+        ({"detections": [[1, 2]]}, "detections is list; give"),
     ],
 )
 def test_what_is_refused(given: dict[str, Any], text: str) -> None:
@@ -90,6 +96,7 @@ def test_describe_is_plain_json() -> None:
         box=np.array([1, 2, 3, 4], np.int64),
         motion=Path("secret/place/motion.npy"),
         audio="secret/place/example.wav",
+        detections=SEEN,
         name="left",
     )
     described = json.loads(json.dumps(cue.describe()))
@@ -99,8 +106,10 @@ def test_describe_is_plain_json() -> None:
         "box": [1.0, 2.0, 3.0, 4.0],
         "motion": "motion.npy",
         "audio": "example.wav",
+        "detections": "2 boxes",
         "name": "left",
     }
+    assert Cue(detections=Path("secret/seen.npy")).describe() == {"detections": "seen.npy"}
 
 
 def test_cues_do_not_change() -> None:

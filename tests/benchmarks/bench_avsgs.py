@@ -48,8 +48,8 @@ def build() -> Any:
                 buffer.uniform_(0.5, 2.0)
             elif name.endswith("running_mean"):
                 buffer.normal_(0.0, 0.1)
-        first: Any = model.separator.up[0]
-        first.conv.weight[:512] *= 500.0  # an untrained network hardly reacts to the cue
+        ups: Any = model.separator.up
+        ups[0].conv.weight[:512] *= 500.0  # an untrained network hardly reacts to the cue
     return model.eval()
 
 
@@ -120,8 +120,9 @@ def main() -> None:
     import torch
 
     from avsep_avsgs.classifier import SpectrogramClassifier
-    from avsep_avsgs.sliding import separate_sliding, window_starts
+    from avsep_avsgs.sliding import separate_sliding
     from avsep_zoo.contracts import CueBatch
+    from avsep_zoo.sliding import window_starts
 
     torch.set_num_threads(arguments.threads)
     device = arguments.device

@@ -9,6 +9,7 @@ few maps at a time go through the outer levels, so that what is worked on stays 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from avsep_avsgs.fast_conv import FastConv, FastTransposed, SmallTransposed
+from avsep_avsgs.fast_conv import FastConv, FastTransposed, SmallTransposed, best_tile
 from avsep_zoo.contracts import Bound
 
 if TYPE_CHECKING:
@@ -77,16 +78,16 @@ class FoldedUNet:
 
     @torch.no_grad()
     def __init__(self, unet: CoSeparationUNet, rows: int, frames: int) -> None:
-        points = [(rows >> number) * (frames >> number) for number in range(1, unet.levels + 1)]
+        sizes = [(rows >> number, frames >> number) for number in range(1, unet.levels + 1)]
         downs: list[Any] = list(unet.down)
         ups: list[Any] = list(unet.up)
         channels: list[int] = [level.conv.out_channels for level in downs]
         skips = [0, *channels[-2::-1]]
-        self.downs = [_down(level.conv, level.norm, size) for level, size in zip(downs, points, strict=True)]
+        self.downs = [_down(level.conv, level.norm, size) for level, size in zip(downs, sizes, strict=True)]
         self.ups = [
-            _Up(level.conv, level.norm, skip, size) for level, skip, size in zip(ups, skips, points[::-1], strict=True)
+            _Up(level.conv, level.norm, skip, size) for level, skip, size in zip(ups, skips, sizes[::-1], strict=True)
         ]
-        self.numbers = [c * size for c, size in zip(channels, points, strict=True)]
+        self.numbers = [c * tall * wide for c, (tall, wide) in zip(channels, sizes, strict=True)]
 
     @torch.no_grad()
     def __call__(self, features: Tensor, inject: Bound) -> Tensor:
@@ -153,16 +154,16 @@ class _PlainTransposed:
 class _Up:
     """An up level: what is below, of each source, and the features of the mixture."""
 
-    def __init__(self, conv: nn.ConvTranspose2d, norm: nn.BatchNorm2d | None, skip: int, points: int) -> None:
+    def __init__(self, conv: nn.ConvTranspose2d, norm: nn.BatchNorm2d | None, skip: int, size: tuple[int, int]) -> None:
         weight, bias = _folded(conv, norm)
         parts = [len(weight) - skip, skip][: 2 if skip else 1]
         self.conv: _Transposed
         if weight.device.type != "cpu":
             self.conv = _PlainTransposed(weight, bias, parts)
-        elif points < _POINTS or weight.shape[1] == 1:
+        elif prod(size) < _POINTS or weight.shape[1] == 1:
             self.conv = SmallTransposed(weight, bias, parts)
         elif min(parts) >= _CHANNELS:
-            self.conv = FastTransposed(weight, bias, parts)
+            self.conv = FastTransposed(weight, bias, parts, best_tile(size[0] + 1, size[1] + 1))
         else:
             self.conv = _PlainTransposed(weight, bias, parts)
         self.lowest = None if norm is None else 0.0  # ReLU
@@ -175,11 +176,11 @@ class _Up:
         return self.conv.drop(lifted, x.shape[1], x.shape[2], self.lowest)
 
 
-def _down(conv: nn.Conv2d, norm: nn.BatchNorm2d, points: int) -> Callable[[Tensor], Tensor]:
-    """A down level, whose output has this many points."""
+def _down(conv: nn.Conv2d, norm: nn.BatchNorm2d, size: tuple[int, int]) -> Callable[[Tensor], Tensor]:
+    """A down level, whose output has this size."""
     weight, bias = _folded(conv, norm)
-    if weight.device.type == "cpu" and points >= 4 * _POINTS and weight.shape[1] >= 2 * _CHANNELS:
-        fast = FastConv(weight, bias)
+    if weight.device.type == "cpu" and prod(size) >= 4 * _POINTS and weight.shape[1] >= _CHANNELS:
+        fast = FastConv(weight, bias, best_tile(*size))
         return lambda x: F.leaky_relu_(fast(x), 0.2)
     weight = weight.contiguous(memory_format=torch.channels_last)
 
