@@ -22,7 +22,7 @@ from avsep_avsgs.objective import class_losses, co_separation_loss, swapped_labe
 from avsep_avsgs.separator import CoSeparationUNet
 from avsep_zoo.blocks.mask_loss import loudness_weight
 from avsep_zoo.blocks.tiled_concat import TiledConcat
-from avsep_zoo.contracts import Bound, Embedding, Site
+from avsep_zoo.contracts import Bound, Embedding, Estimate, Separator, Site, Spectrum
 from avsep_zoo.errors import DataError
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "POOLING",
-    "Tap",
     "classifier",
     "graph_net",
     "graph_numbers",
@@ -39,6 +38,7 @@ __all__ = [
     "map_net",
     "only",
     "reordered",
+    "separated",
     "tensor",
     "unet",
     "unroll",
@@ -137,18 +137,20 @@ def unet(case: Case) -> Outputs:
     separator = CoSeparationUNet(width=width, levels=levels, widths=conditioner.widths())
     _load(separator, "separator.", case)
 
-    def run(visual: str) -> tuple[Tensor, Tap]:
-        tap = Tap(conditioner.bind(Embedding(vector=tensor(case, visual).flatten(1)[:, None])))
-        return separator.logits(tensor(case, "log_mag"), tap), tap
+    features = tensor(case, "log_mag")
 
-    logits, tap = run("visual")
+    def run(visual: str) -> tuple[Estimate, Tap]:
+        bound = conditioner.bind(Embedding(vector=tensor(case, visual).flatten(1)[:, None]))
+        return separated(separator, Spectrum(features, features, features), bound)
+
+    first, tap = run("visual")
     other, _ = run("visual_other")
     return {
         "bottleneck": tap.seen["bottleneck"],
         "decoder1": tap.seen[f"decoder{levels}"],
-        "mask_logits": logits,
-        "mask": torch.sigmoid(logits),
-        "mask_other_cue": torch.sigmoid(other),
+        "mask_logits": first.logits,
+        "mask": first.values,
+        "mask_other_cue": other.values,
     }
 
 
@@ -174,6 +176,16 @@ def losses(case: Case) -> Outputs:
         "reordered_labels": torch.where(asked < 0, labels, better).flatten(),
         "weight_map": loudness_weight(tensor(case, "mix_mag")),
     }
+
+
+def separated(separator: Separator, spectrum: Spectrum, bound: Bound) -> tuple[Estimate, Tap]:
+    """What the U-Net gives, as it is used, and what its levels give, as they are written down."""
+    assert isinstance(separator, CoSeparationUNet)
+    tap = Tap(bound)
+    if torch.is_grad_enabled():
+        return separator(spectrum, tap), tap
+    separator.logits(spectrum.features, tap)
+    return separator(spectrum, bound), tap
 
 
 class Tap(Bound):

@@ -16,7 +16,7 @@ from avsep_avsgs.conditioner import SceneGraph, Unrolled
 from avsep_avsgs.convert import load_official, target
 from avsep_avsgs.encoder import DetectionsEncoder
 from avsep_avsgs.objective import CoSeparationObjective, class_losses
-from avsep_avsgs.parity import POOLING, Tap, graph_numbers, only, reordered, tensor, unroll
+from avsep_avsgs.parity import POOLING, graph_numbers, only, reordered, separated, tensor, unroll
 from avsep_avsgs.separator import CoSeparationUNet
 from avsep_zoo.blocks.mask_loss import loudness_weight
 from avsep_zoo.compose import compose
@@ -86,8 +86,7 @@ def method_test(case: Case) -> Outputs:
     numbers = tensor(case, "batch_vec").long()
     pooled, bound = _bound(case, model, numbers, padded=False, mixtures=1)
     spectrum = front.analyse(tensor(case, "mixture")[None])
-    tap = Tap(bound)
-    estimate = model.separator(spectrum, tap)
+    estimate, tap = separated(model.separator, spectrum, bound)
     linear = front.linear_magnitude(Estimate(estimate.values), spectrum)
     wave = front.istft(linear * spectrum.phase, length=case.config["audio_window"]).clamp(-1.0, 1.0)
     predicted = rearrange(estimate.values * spectrum.warped, "1 n f t -> n 1 f t")
@@ -125,8 +124,7 @@ class _Training:
         magnitudes = front.stft(rearrange(waves, "(b n) l -> b n l", n=members)).abs()
         numbers, padded = graph_numbers(case)
         pooled, bound = _bound(case, self.model, numbers, padded=padded, mixtures=len(mixtures) // members)
-        tap = Tap(bound)
-        estimate = self.model.separator(spectrum, tap)
+        estimate, tap = separated(self.model.separator, spectrum, bound)
         labels = tensor(case, "labels").long().reshape(*bound.unrolled.shape[:3])
         there = tensor(case, "loss_ind").reshape(labels.shape) > 0
         sounds = labels.masked_fill(~there, -1)
