@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from avsep_avsgs.fast_conv import FastConv, FastTransposed, SmallTransposed, best_tile
+from avsep_avsgs.fast_conv import FastConv, FastTransposed, SmallTransposed
 from avsep_zoo.contracts import Bound
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class _Up:
         elif prod(size) < _POINTS or weight.shape[1] == 1:
             self.conv = SmallTransposed(weight, bias, parts)
         elif min(parts) >= _CHANNELS:
-            self.conv = FastTransposed(weight, bias, parts, best_tile(size[0] + 1, size[1] + 1))
+            self.conv = FastTransposed(weight, bias, parts)
         else:
             self.conv = _PlainTransposed(weight, bias, parts)
         self.lowest = None if norm is None else 0.0  # ReLU
@@ -179,8 +179,8 @@ class _Up:
 def _down(conv: nn.Conv2d, norm: nn.BatchNorm2d, size: tuple[int, int]) -> Callable[[Tensor], Tensor]:
     """A down level, whose output has this size."""
     weight, bias = _folded(conv, norm)
-    if weight.device.type == "cpu" and prod(size) >= 4 * _POINTS and weight.shape[1] >= _CHANNELS:
-        fast = FastConv(weight, bias, best_tile(*size))
+    if weight.device.type == "cpu" and prod(size) >= 4 * _POINTS and weight.shape[1] >= 2 * _CHANNELS:
+        fast = FastConv(weight, bias)
         return lambda x: F.leaky_relu_(fast(x), 0.2)
     weight = weight.contiguous(memory_format=torch.channels_last)
 
