@@ -18,6 +18,9 @@ __all__ = ["evaluate"]
 
 Use = Literal["both", "label", "frames", "text"]
 
+_SEEN = frozenset({"frames", "detections"})
+_MEANT = {"both": _SEEN | {"label", "text"}, "frames": _SEEN}
+
 
 def evaluate(
     models: Annotated[
@@ -40,7 +43,12 @@ def evaluate(
         list[str] | None,
         typer.Option("--list", metavar="NAME", help="A list of mixtures of the data; repeatable.", show_default=False),
     ] = None,
-    use: Annotated[Use, typer.Option(help="Which cues the models are given; both is all there are.")] = "both",
+    use: Annotated[
+        Use,
+        typer.Option(
+            help="Which cues the models are given; frames come with what was detected in them, both is all there are."
+        ),
+    ] = "both",
     consistency: Annotated[
         bool | None,
         typer.Option(
@@ -95,7 +103,6 @@ def evaluate(
     with busy("Loading"):
         from avsep_zoo.evaluation.contender import find_contenders
         from avsep_zoo.evaluation.protocols import find_protocol
-        from avsep_zoo.evaluation.run import ALL_CUES
         from avsep_zoo.evaluation.run import evaluate as run
 
         rules = find_protocol(protocol)
@@ -110,7 +117,7 @@ def evaluate(
             protocol=rules,
             dataset=dataset,
             lists=lists or (),
-            use=ALL_CUES if use == "both" else frozenset({use}),
+            use=_MEANT.get(use, frozenset({use})),
             consistency=consistency,
             seed=seed,
             steps=steps,

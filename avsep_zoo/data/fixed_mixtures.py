@@ -37,7 +37,7 @@ class FixedMixtures(Dataset[dict[str, Any]]):
         rate: sample rate in Hz, the model's or any other.
         length: samples of a segment.
         reads: modalities that the encoder reads; nothing else is loaded.
-        use: which of ``label``, ``text`` and ``frames`` cues give; None is all. One that would be empty gives its
+        use: which of ``label``, ``text``, ``frames`` and ``detections`` cues give; None is all. One that would be empty gives its
             label, or caption.
         members: cues per clip; above 1 every clip has so many classes, and a cue for each of them.
         placement: ``middle``: around the middle of each clip, from its beginning where it is shorter; ``frame``:
@@ -98,7 +98,7 @@ class FixedMixtures(Dataset[dict[str, Any]]):
 
     @property
     def _loaded(self) -> frozenset[str]:
-        return self.reads if self.use is None or "frames" in self.use else self.reads - {"frames"}
+        return self.reads if self.use is None else self.reads - ({"frames", "detections"} - self.use)
 
     def _source(self, clip: Clip) -> tuple[np.ndarray, list[Cue]]:
         paper = self.protocol == "paper"

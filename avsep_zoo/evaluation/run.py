@@ -31,7 +31,7 @@ from avsep_zoo.registry import registry
 
 __all__ = ["evaluate"]
 
-ALL_CUES = frozenset({"frames", "label", "text"})
+ALL_CUES = frozenset({"detections", "frames", "label", "text"})
 
 Mixtures = list[tuple[Clip, ...]]
 Progress = Callable[[str, str, int, int], None]
