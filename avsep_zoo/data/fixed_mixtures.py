@@ -37,8 +37,8 @@ class FixedMixtures(Dataset[dict[str, Any]]):
         rate: sample rate in Hz, the model's or any other.
         length: samples of a segment.
         reads: modalities that the encoder reads; nothing else is loaded.
-        use: which of ``label``, ``text``, ``frames`` and ``detections`` cues give; None is all. One that would be empty gives its
-            label, or caption.
+        use: which of ``label``, ``text``, ``frames`` and ``detections`` cues give; None is all. One that would be empty
+            gives its label, or caption.
         members: cues per clip; above 1 every clip has so many classes, and a cue for each of them.
         placement: ``middle``: around the middle of each clip, from its beginning where it is shorter; ``frame``:
             around the frame after the middle one, its number being the frame count // 2 + 1, silent outside of the
