@@ -101,6 +101,9 @@ class CueBatch:
         present: modality -> bool (B, N): whether that source has the modality; a modality that is left out
             here is present for all sources it has values for. One without values told what the values are of, as
             a label tells which of the detected objects is meant.
+
+    An encoder that finds a source in the picture itself says where in ``object_box`` (B, N, 5): seconds of the media,
+    x1, y1, x2, y2 in pixels, NaN where it did not; reports show it.
     """
 
     values: dict[str, Any]

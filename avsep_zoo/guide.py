@@ -77,18 +77,27 @@ class Guide:
         boxes: list[Sequence[float] | None] = []
         for n, cue in enumerate(self.cues):
             used = "frames" in self.first.values and bool(self.first.has("frames")[0, n])
-            shown = used or (self.video is not None and "box" in cue.modalities)
-            pictures.append(self._picture(cue) if shown else None)
-            boxes.append(cue.box_at(self.first_time) if shown else None)
+            time, box = self._looked_at(n)
+            shown = used or (self.video is not None and box is not None)
+            pictures.append(self._picture(cue, time) if shown else None)
+            boxes.append(box if shown else None)
         return pictures, boxes
 
-    def _picture(self, cue: Cue) -> np.ndarray | None:
+    def _looked_at(self, number: int) -> tuple[float, Sequence[float] | None]:
+        """When and where the source of a cue was looked at: what the encoder says, or else the box of the cue."""
+        told = None if self.first is None else self.first.get("object_box")
+        if told is not None and bool(told[0, number].isfinite().all()):
+            time, *box = told[0, number].tolist()
+            return time, box
+        return self.first_time, self.cues[number].box_at(self.first_time)
+
+    def _picture(self, cue: Cue, time: float) -> np.ndarray | None:
         if cue.frames is None and self.video is not None:
-            return self.video.frames_at([self.first_time])[0]
+            return self.video.frames_at([time])[0]
         if isinstance(cue.frames, str | Path):
             if probe(cue.frames).duration is None:
                 return read_picture(cue.frames)
             with VideoSource(cue.frames) as video:
-                return video.frames_at([self.first_time])[0]
+                return video.frames_at([time])[0]
         frames = np.asarray(cue.frames)
         return frames if frames.ndim == 3 else frames[len(frames) // 2]

@@ -91,6 +91,16 @@ def test_what_a_user_reads_where_pictures_are_looked_at(video: Path, cues: list[
     assert done.frames is not None and all(shown is not None for shown in done.frames)
 
 
+def test_the_report_shows_the_object_that_was_found(video: Path) -> None:
+    """A cue without a box: that of the detection, in the picture it was detected in."""
+    done = crops().separate(video, [Cue(label=name, detections=seen()) for name in ("tuba", "cello")])
+    assert done.boxes is not None
+    assert [list(box) for box in done.boxes if box is not None] == [[48, 0, 96, 48], [0, 0, 48, 48]]
+    given = features().separate(video, Cue(label="tuba", detections=seen(6)))
+    assert given.boxes is not None and given.boxes[0] is not None and list(given.boxes[0]) == [48, 0, 96, 48]
+    assert crops().separate(video, Cue(label="cello")).boxes == [None]
+
+
 @pytest.mark.parametrize(
     ("cue", "note"),
     [

@@ -171,6 +171,8 @@ class SceneEncoder(CueEncoder):
         if taught:
             values["objects"] = torch.tensor([[self._sounds(cue, None if look is None else look.nodes)]])
             values["node_classes"] = torch.tensor([[self._node_classes(look, len(shown))]])
+        else:
+            values["object_box"] = torch.tensor([[_place(look, time)]], dtype=torch.float64)
         return CueBatch(values)
 
     def _node_classes(self, look: Look | None, shown: int) -> list[int]:
@@ -191,6 +193,15 @@ class SceneEncoder(CueEncoder):
         known = [self._class(label) for label in labels]
         sounds = [*known, *[MISSING] * (self.objects - len(known))][: self.objects]
         return [*sounds, 0 if nodes is not None and nodes.scene else MISSING] if self.scene else sounds
+
+
+def _place(look: Look | None, time: float) -> list[float]:
+    """When an object was looked at and its box; NaN where the whole picture was."""
+    if look is None:
+        return [float("nan")] * 5
+    row = look.nodes.objects[0]
+    when = time if look.found.times is None else float(look.found.times[row])
+    return [when, *look.found.boxes[row].tolist()]
 
 
 def _source(given: Any) -> Any:
