@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ def main():
 
     mini = attempt(variant="mini", pretrained=False)
     said["untrained"] = [mini.name, len(mini.classes) > 3]
+    said["graph"] = attempt("avsgs").name
     made = [attempt(name, variant="mini", weights=None) for name in ("davis", "davis_flow")]
     said["generative"] = [[model.name, type(model.driver).__name__] for model in made]
     said["named"] = attempt(weights="iquery.mini").name
@@ -194,6 +196,7 @@ def test_local_source(tmp_path: Path, checkout: Path) -> None:
     assert said["late"].startswith("avsep_zoo.evaluation")
     assert said["untrained"] == ["iquery.mini", True]
     assert said["generative"] == [["davis.mini", "Diffusion"], ["davis_flow.mini", "Flow"]]
+    assert said["graph"] == "avsgs.mini"
     assert said["named"] == said["pretrained"] == "iquery.mini"
     assert said["composed"] == "composed"
     assert said["spawned"] == [[0, 1]]
@@ -283,7 +286,8 @@ def third_party(modules: set[str], *, later: set[str]) -> set[str]:
 def test_dependencies_are_what_loading_and_separating_import() -> None:
     """By import name, complete and with nothing to spare, for the weights that are loaded by default.
 
-    The report's template engine, and what image networks start a training run from, are asked for later.
+    The report's template engine, files of detections, and what image networks start a training run from, are asked for
+    later; what a method alone needs is listed by its plugin.
     """
     source = ast.parse((ROOT / "hubconf.py").read_text(encoding="utf-8"))
     assigned = next(n for n in source.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "dependencies")
@@ -293,4 +297,7 @@ def test_dependencies_are_what_loading_and_separating_import() -> None:
         for slot, part in recipe.parts(str(recipe.weights).partition(".")[2]).items():
             if slot != "objective":
                 targets.add(registry().get(slot, part.name).target.split(":")[0])
-    assert sorted(third_party(targets, later={"avsep_davis.pretrained"}) - {"jinja2"}) == sorted(dependencies)
+    found = third_party(targets, later={"avsep_davis.pretrained", "avsep_zoo.data.detections"}) - {"jinja2"}
+    listed = tomllib.loads((ROOT / "plugins/avsep-avsgs/pyproject.toml").read_text())["project"]["dependencies"]
+    assert any(line.startswith("torch-geometric") for line in listed)
+    assert sorted(found - {"torch_geometric"}) == sorted(dependencies)
