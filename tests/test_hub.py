@@ -51,7 +51,7 @@ def main():
 
     mini = attempt(variant="mini", pretrained=False)
     said["untrained"] = [mini.name, len(mini.classes) > 3]
-    said["graph"] = attempt("avsgs").name
+    said["graph"] = attempt("avsgs", variant="mini", weights=None).name
     made = [attempt(name, variant="mini", weights=None) for name in ("davis", "davis_flow")]
     said["generative"] = [[model.name, type(model.driver).__name__] for model in made]
     said["named"] = attempt(weights="iquery.mini").name
