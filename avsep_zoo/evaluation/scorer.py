@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from avsep_zoo.blocks.mixture import mix_sources
 from avsep_zoo.compose import build_part
 from avsep_zoo.contracts import CueBatch, Objective
 from avsep_zoo.cue import Cue
@@ -178,9 +179,7 @@ class Scorer:
             if self._objective is None:
                 self._objective = build_part("objective", PartConfig.parse(rule))
             return self._objective.mix(sources)
-        if rule == "mean":
-            sources = sources / sources.shape[1]
-        return sources.sum(dim=1), sources
+        return mix_sources(sources, "mean" if rule == "mean" else "sum")
 
     def _estimates(
         self, mixture: Tensor, truth: Tensor, cues: Sequence[list[Cue]], ends: Sequence[int]

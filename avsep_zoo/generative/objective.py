@@ -10,6 +10,7 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from avsep_zoo.blocks.mask_loss import loudness_weight
+from avsep_zoo.blocks.mixture import MixtureRule, mix_sources
 from avsep_zoo.contracts import CueBatch, Embedding, Objective, Spectrum
 from avsep_zoo.errors import CompositionError
 
@@ -41,7 +42,7 @@ class GenerativeObjective(Objective):
     def __init__(
         self,
         *,
-        mixture: Literal["mean", "sum"] = "mean",
+        mixture: MixtureRule = "mean",
         scale: float = 1000.0,
         weighting: Literal["none", "audible", "log"] = "none",
         recognition: float = 0.0,
@@ -66,9 +67,7 @@ class GenerativeObjective(Objective):
 
     def mix(self, sources: Tensor) -> tuple[Tensor, Tensor]:
         """(B, N, L) sources -> the mixture (B, L) and the sources as they are in it."""
-        if self.mixture == "mean":
-            sources = sources / sources.shape[1]
-        return sources.sum(dim=1), sources
+        return mix_sources(sources, self.mixture)
 
     def loss(self, model: SeparationModel, batch: Mapping[str, Any], turn: str = "model") -> dict[str, Tensor]:
         """See :meth:`~avsep_zoo.contracts.Objective.loss`.

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from avsep_avsgs.classifier import SpectrogramClassifier
 from avsep_avsgs.conditioner import SceneGraph, SourceUnroll, orthogonality_loss
 from avsep_zoo.blocks.mask_loss import MaskLoss, loudness_weight, ratio_mask
+from avsep_zoo.blocks.mixture import MixtureRule, mix_sources
 from avsep_zoo.contracts import Bound, Embedding, Objective, Spectrum
 from avsep_zoo.errors import CompositionError
 
@@ -55,7 +56,7 @@ class CoSeparationObjective(Objective):
         self,
         *,
         whole: bool = True,
-        mixture: Literal["mean", "sum"] = "mean",
+        mixture: MixtureRule = "mean",
         loss: MaskLoss = "l1",
         target_limit: float = 5.0,
         classes: int = 0,
@@ -97,9 +98,7 @@ class CoSeparationObjective(Objective):
 
     def mix(self, sources: Tensor) -> tuple[Tensor, Tensor]:
         """(B, N, L) sources -> the mixture (B, L) and the sources as they are in it."""
-        if self.mixture == "mean":
-            sources = sources / sources.shape[1]
-        return sources.sum(dim=1), sources
+        return mix_sources(sources, self.mixture)
 
     def loss(self, model: SeparationModel, batch: Mapping[str, Any], turn: str = "model") -> dict[str, Tensor]:
         mixture, _ = self.mix(batch["sources"])

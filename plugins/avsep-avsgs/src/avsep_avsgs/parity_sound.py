@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from avsep_avsgs.convert import load_official
 from avsep_avsgs.parity import only
 from avsep_avsgs.parity_data import case_detections
+from avsep_avsgs.parity_method import composed_model
 from avsep_avsgs.scene_graph import test_nodes
 from avsep_avsgs.sliding import separate_sliding
-from avsep_zoo.compose import compose
 from avsep_zoo.contracts import CueBatch
-from avsep_zoo.errors import DataError
 from avsep_zoo.evaluation.bss import bss_eval
-from avsep_zoo.model import SeparationModel
 
 if TYPE_CHECKING:
     from avsep_zoo.parity.case import Case
@@ -28,8 +25,8 @@ __all__ = ["waveform"]
 def waveform(case: Case) -> dict[str, Any]:
     """The whole test procedure, from waveforms and detections to the scores."""
     config, inputs = case.config, case.inputs
-    only(case, stft_window="hann_periodic", unroll_steps=1, map_negative_slope=0.2, mix_eps=1e-10)
-    model = _model(case)
+    only(case, unroll_steps=1)
+    model, _ = composed_model(case)
     nodes = []
     for number in (0, 1):
         found = case_detections(inputs, number)
@@ -54,40 +51,3 @@ def waveform(case: Case) -> dict[str, Any]:
     scores = bss_eval(truth, estimates, permutation=config["compute_permutation"])
     means = [float(np.asarray(part).mean()) for part in (scores.sdr, scores.sir, scores.sar)]
     return {"separated1": estimates[0], "separated2": estimates[1], "sdr_sir_sar": np.array(means)}
-
-
-def _model(case: Case) -> SeparationModel:
-    config = case.config
-    if config["rnn_hidden"] != config["visual_dim"]:
-        raise DataError(
-            f"The case has rnn_hidden {config['rnn_hidden']} and visual_dim {config['visual_dim']}; give one width."
-        )
-    model = compose(
-        encoder={
-            "name": "avsgs.detections",
-            "features": config["feat_dim"],
-            "hidden": config["map_hidden"],
-            "width": config["visual_dim"],
-        },
-        conditioner={
-            "name": "avsgs.scene_graph",
-            "hidden": config["nhid"],
-            "heads": config["heads"],
-            "kind": config["gnet_type"],
-            "activation": config["hidden_act"],
-            "width": config["rnn_hidden"],
-        },
-        separator={"name": "avsgs.unet", "width": config["ngf"], "levels": config["unet_num_layers"]},
-        front_end={
-            "name": "stft",
-            "rate": config["audio_sampling_rate"],
-            "length": config["audio_window"],
-            "n_fft": config["stft_frame"],
-            "hop_length": config["stft_hop"],
-            "warp_rows": config["log_bins"] if config["log_freq"] else 0,
-            "pad_mode": config["stft_pad_mode"],
-            "log_offset": 0.0,
-        },
-    )
-    load_official(model, case.state_dicts)
-    return model.eval()

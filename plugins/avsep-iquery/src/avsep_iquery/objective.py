@@ -11,6 +11,7 @@ from torch import Tensor
 from avsep_zoo.blocks.class_table import ClassTable
 from avsep_zoo.blocks.co_separation import recording_masks
 from avsep_zoo.blocks.mask_loss import MaskLoss, binary_mask, loudness_weight, mask_loss, ratio_mask
+from avsep_zoo.blocks.mixture import MixtureRule, mix_sources
 from avsep_zoo.contracts import Estimate, Objective, Spectrum
 from avsep_zoo.errors import DataError
 
@@ -47,7 +48,7 @@ class IQueryObjective(Objective):
     def __init__(
         self,
         *,
-        mixture: Literal["mean", "sum"] = "mean",
+        mixture: MixtureRule = "mean",
         loss: MaskLoss = "l1",
         binary: bool = False,
         target_limit: float = 5.0,
@@ -67,9 +68,7 @@ class IQueryObjective(Objective):
 
     def mix(self, sources: Tensor) -> tuple[Tensor, Tensor]:
         """(B, N, L) sources -> the mixture (B, L) and the sources as they are in it."""
-        if self.mixture == "mean":
-            sources = sources / sources.shape[1]
-        return sources.sum(dim=1), sources
+        return mix_sources(sources, self.mixture)
 
     def loss(self, model: SeparationModel, batch: Mapping[str, Any], turn: str = "model") -> dict[str, Tensor]:
         mixture, sources = self.mix(batch["sources"])
