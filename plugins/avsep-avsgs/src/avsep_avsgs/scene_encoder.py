@@ -157,7 +157,7 @@ class SceneEncoder(CueEncoder):
             if where in seen:
                 raise CueError(
                     f"The cues {seen[where].title!r} and {cue.title!r} mean the same object, the one in the box "
-                    f"{list(box)}; give each a box or a class of its own."
+                    f"{list(box)}; give each a box or a class of its own, and detections that name their classes."
                 )
             seen[where] = cue
 
