@@ -366,6 +366,11 @@ class Objective(nn.Module, ABC):
     def mix(self, sources: Tensor) -> tuple[Tensor, Tensor]:
         """(B, N, L) sources -> the mixture (B, L), and the sources as they are in it (the truth)."""
 
+    def mix_batch(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Mix the sources of a batch and put its background, where it has one, under the mixture."""
+        mixture, sources = self.mix(batch["sources"])
+        return (mixture + batch["background"] if "background" in batch else mixture), sources
+
     @abstractmethod
     def loss(self, model: Any, batch: Mapping[str, Any], turn: str = "model") -> dict[str, Tensor]:
         """Return ``{"loss": scalar, ...}`` of one turn; further entries are logged.

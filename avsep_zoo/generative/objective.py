@@ -79,11 +79,9 @@ class GenerativeObjective(Objective):
         """
         front: Any = model.front_end
         driver = self._driver(model)
-        mixture, sources = self.mix(batch["sources"])
+        mixture, sources = self.mix_batch(batch)
         if driver.full_level:
             sources = batch["sources"]
-        if "background" in batch:
-            mixture = mixture + batch["background"]
         spectrum = front.analyse(mixture)
         with torch.no_grad():
             clean = front.features(front.stft(sources).abs(), spectrum.gain)  # (B, N, F', T)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from avsep_avsgs.classifier import SpectrogramClassifier
 from avsep_avsgs.conditioner import SceneGraph, SourceUnroll, orthogonality_loss
+from avsep_avsgs.scene_encoder import MISSING, UNNAMED
 from avsep_zoo.blocks.mask_loss import MaskLoss, loudness_weight, ratio_mask
 from avsep_zoo.blocks.mixture import MixtureRule, mix_sources
 from avsep_zoo.contracts import Bound, Embedding, Objective, Spectrum
@@ -101,9 +102,7 @@ class CoSeparationObjective(Objective):
         return mix_sources(sources, self.mixture)
 
     def loss(self, model: SeparationModel, batch: Mapping[str, Any], turn: str = "model") -> dict[str, Tensor]:
-        mixture, _ = self.mix(batch["sources"])
-        if "background" in batch:
-            mixture = mixture + batch["background"]
+        mixture, _ = self.mix_batch(batch)
         front: Any = model.front_end
         spectrum = front.analyse(mixture)
         with torch.no_grad():
@@ -118,10 +117,10 @@ class CoSeparationObjective(Objective):
         masks = model.separator(spectrum, bound).values.float()
         unrolled = getattr(bound, "unrolled", None)
         if sounds is None:
-            sounds = torch.full((len(masks), masks.shape[1], 1), -2, device=masks.device)
+            sounds = torch.full((len(masks), masks.shape[1], 1), UNNAMED, device=masks.device)
         elif unrolled is None:  # one mask per recording, and a class where it has one sound
-            alone = (sounds[..., 1:] == -1).all(dim=-1, keepdim=True)
-            sounds = torch.where(alone, sounds[..., :1], -2)
+            alone = (sounds[..., 1:] == MISSING).all(dim=-1, keepdim=True)
+            sounds = torch.where(alone, sounds[..., :1], UNNAMED)
         values = self.losses(
             front, spectrum, magnitudes, masks, sounds.to(masks.device), None if unrolled is None else unrolled.float()
         )
@@ -135,7 +134,7 @@ class CoSeparationObjective(Objective):
         """Cross-entropy of the classes that are recognised in the nodes (B, N, K) whose class is known."""
         assert self.recognisers is not None and embedding.tokens is not None
         if embedding.tokens_bias is not None:
-            named = torch.where(torch.isinf(embedding.tokens_bias), -1, named)
+            named = torch.where(torch.isinf(embedding.tokens_bias), MISSING, named)
         losses = class_losses(self.recognisers[0](embedding.tokens).float().flatten(0, 1), named.flatten(0, 1))
         return losses.sum() / (named >= 0).sum().clamp_min(1)
 
@@ -163,7 +162,7 @@ class CoSeparationObjective(Objective):
         weight = repeat(loudness_weight(spectrum.warped), "b 1 f t -> (b n) f t", n=target.shape[1])
         videos = rearrange(sounds, "b n s -> (b n) s")
         separate = rearrange(masks, "b (n s) f t -> (b n) s f t", n=target.shape[1])
-        there = (videos != -1).to(masks.dtype)
+        there = (videos != MISSING).to(masks.dtype)
         values = {"co_separation": co_separation_loss(separate, target.flatten(0, 1), weight, there, self.kind)}
         total = values["co_separation"]
         if self.classifier is not None:

@@ -71,9 +71,7 @@ class IQueryObjective(Objective):
         return mix_sources(sources, self.mixture)
 
     def loss(self, model: SeparationModel, batch: Mapping[str, Any], turn: str = "model") -> dict[str, Tensor]:
-        mixture, sources = self.mix(batch["sources"])
-        if "background" in batch:
-            mixture = mixture + batch["background"]
+        mixture, sources = self.mix_batch(batch)
         front: Any = model.front_end
         spectrum = front.analyse(mixture)
         with torch.no_grad():
