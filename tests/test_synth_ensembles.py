@@ -109,8 +109,8 @@ def scenes(needs_font: None) -> list[tuple[Scene, list[Prop]]]:
 
 
 def test_reader_finds_the_duet_and_both_stems_of_every_ensemble(reader: MusicReader) -> None:
-    assert reader.splits() == ("train", "val")
-    for split in reader.splits():
+    assert reader.splits() == ("train", "train_duets", "val", "val_duets")
+    for split in ("train", "val"):
         clips = reader.clips(split)
         assert len(clips) == 6
         for duet, first, second in (clips[:3], clips[3:]):
@@ -120,12 +120,13 @@ def test_reader_finds_the_duet_and_both_stems_of_every_ensemble(reader: MusicRea
             for clip in (duet, first, second):
                 assert all(path and path.exists() for path in (clip.audio, clip.frames, clip.detections, clip.motion))
                 assert clip.video and clip.video.parent.name == "+".join(duet.labels)
+        assert reader.clips(f"{split}_duets") == [clip for clip in clips if len(clip.labels) == 2]
     assert not reader.skipped
 
 
 def test_stems_add_up_to_the_duet_and_are_about_equally_loud(reader: MusicReader) -> None:
     ratios = []
-    for split in reader.splits():
+    for split in ("train", "val"):
         sounds = [soundfile.read(clip.audio, dtype="int16") for clip in reader.clips(split)]
         assert all(rate == 22050 and sound.shape == (220500,) for sound, rate in sounds)
         whole = [sound.astype(int) for sound, _ in sounds]
@@ -155,7 +156,7 @@ def test_pictures_and_sound_of_the_videos(made: Path, reader: MusicReader) -> No
 
 def test_detections_are_two_players_and_props_that_overlap_them(reader: MusicReader, manifest: dict) -> None:
     names = manifest["classes"]
-    for clip in (clip for split in reader.splits() for clip in reader.clips(split) if len(clip.labels) == 2):
+    for clip in (clip for split in ("train_duets", "val_duets") for clip in reader.clips(split)):
         assert clip.detections
         found = read_detections(clip.detections)
         assert sorted(set(found.frames.tolist())) == list(range(1, 11))
@@ -174,7 +175,7 @@ def test_detections_are_two_players_and_props_that_overlap_them(reader: MusicRea
 
 
 def test_manifest_names_the_classes_of_the_detections(manifest: dict, reader: MusicReader) -> None:
-    assert manifest["complete"] and manifest["rows"] == {"train": 6, "val": 6} and manifest["skipped"] == []
+    assert manifest["complete"] and manifest["rows"] == {"train": 6, "train_duets": 2, "val": 6, "val_duets": 2} and manifest["skipped"] == []
     assert manifest["classes"] == [*CLASSES, *PROPS] and manifest["props"] == list(PROPS)
     assert manifest["generic_picture"] == ["erhu"]
     assert [source["used_for"] for source in manifest["settings"]["sources"]] == ["train, val", "train, val"]
@@ -284,7 +285,7 @@ def test_ensemble_of_an_unusable_recording_is_left_out_and_named(
     manifest = json.loads(
         write_ensembles(out, ensembles=3, seed=seed, solos=solos, soundfonts=[sine_soundfont]).read_text()
     )
-    assert manifest["rows"] == {"val": 6}
+    assert manifest["rows"] == {"val": 6, "val_duets": 2}
     assert [entry["ensemble"] for entry in manifest["skipped"]] == [f"{plan[0].folder}/ensemble_train_00000"]
     assert "cannot be decoded" in manifest["skipped"][0]["reason"]
     assert not (out / "train.csv").exists() and not list(out.rglob("*train_00000*"))
@@ -331,7 +332,7 @@ def test_command_writes_ensembles(made: Path, solos: Path, sine_soundfont: Path)
     sources = ["--solos", str(solos), "--soundfont", str(sine_soundfont)]
     result = CliRunner().invoke(app, [str(made), "--clips", "0", "--ensembles", "4", "--seed", "2", *sources, "--json"])
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["rows"] == {"train": 6, "val": 6}
+    assert json.loads(result.stdout)["rows"] == {"train": 6, "train_duets": 2, "val": 6, "val_duets": 2}
     result = CliRunner().invoke(app, [str(made), "--ensembles", "4", "--seed", "2", *sources])
     assert result.exit_code == 0 and "val.csv" in result.stdout
 

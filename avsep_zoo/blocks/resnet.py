@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["ResNet18Features"]
+__all__ = ["BasicBlock", "ResNet18Features"]
 
 
 class ResNet18Features(nn.Module):
@@ -34,21 +34,47 @@ class ResNet18Features(nn.Module):
         self.layer4 = _stage(4 * width, 8 * width, stride=last[0], dilation=last[1])
 
     def forward(self, images: Tensor) -> Tensor:
+        return self.stages(images)[-1]
+
+    def stages(self, images: Tensor) -> list[Tensor]:
+        """The outputs of the four stages: (B, width, H / 4, W / 4), (B, 2 width, H / 8, W / 8), ..."""
         x = F.relu(self.bn1(self.conv1(images)))
         x = F.max_pool2d(x, 3, stride=2, padding=1)
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        outputs = []
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = layer(x)
+            outputs.append(x)
+        return outputs
 
 
 def _stage(incoming: int, outgoing: int, *, stride: int, dilation: int = 1) -> nn.Sequential:
     return nn.Sequential(
-        _BasicBlock(incoming, outgoing, stride=stride, dilations=(1, dilation)),
-        _BasicBlock(outgoing, outgoing, stride=1, dilations=(dilation, dilation)),
+        BasicBlock(incoming, outgoing, stride=stride, dilations=(1, dilation)),
+        BasicBlock(outgoing, outgoing, stride=1, dilations=(dilation, dilation)),
     )
 
 
-class _BasicBlock(nn.Module):
-    def __init__(self, incoming: int, outgoing: int, *, stride: int, dilations: tuple[int, int]) -> None:
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution where the shape changes.
+
+    Args:
+        incoming, outgoing: channels.
+        stride: of the first convolution.
+        dilations: of both.
+        slope: of the leaky ReLUs below 0; 0 for ReLUs.
+    """
+
+    def __init__(
+        self,
+        incoming: int,
+        outgoing: int,
+        *,
+        stride: int = 1,
+        dilations: tuple[int, int] = (1, 1),
+        slope: float = 0.0,
+    ) -> None:
         super().__init__()
+        self.slope = slope
         first, second = dilations
         self.conv1 = nn.Conv2d(incoming, outgoing, 3, stride=stride, padding=first, dilation=first, bias=False)
         self.bn1 = nn.BatchNorm2d(outgoing)
@@ -62,5 +88,5 @@ class _BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(x)) + shortcut)
+        x = F.leaky_relu(self.bn1(self.conv1(x)), self.slope)
+        return F.leaky_relu(self.bn2(self.conv2(x)) + shortcut, self.slope)

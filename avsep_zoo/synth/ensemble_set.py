@@ -67,12 +67,16 @@ def plan_ensembles(
 
 
 def _write_index(out: Path, made: Sequence[Ensemble]) -> dict[str, int]:
-    """Write ``train.csv`` and ``val.csv``: of every ensemble the duet and both stems; the number of rows of each."""
+    """Write ``train.csv`` and ``val.csv``: of every ensemble the duet and both stems; and ``*_duets.csv``: the duets.
+
+    Return the number of rows of each.
+    """
     lists: dict[str, list[str]] = {}
     for one in made:
         pictures = f"/{one.folder}/{one.id}.mp4,{int(SECONDS)}"
         rows = [f"/{folder}/{one.id}.wav,{pictures}\n" for folder in (one.folder, *one.classes)]
         lists.setdefault(one.index, []).extend(rows)
+        lists.setdefault(f"{one.index}_duets", []).append(rows[0])
     for index, rows in lists.items():
         write_text(out / f"{index}.csv", "".join(rows))
     return {index: len(rows) for index, rows in lists.items()}
@@ -92,7 +96,8 @@ def write_ensembles(
 
     An ensemble is two players of different classes side by side among props: things that make no sound and overlap
     a player in the picture. It is listed three times, with the same pictures: the duet (``/cello+piano/ID.wav``) and
-    what each player contributes to it (``/cello/ID.wav``, ``/piano/ID.wav``). Of ``ensembles`` (at least 3) 8 %, and
+    what each player contributes to it (``/cello/ID.wav``, ``/piano/ID.wav``); ``train_duets`` and ``val_duets`` list the
+    duets alone, to learn from without any solo. Of ``ensembles`` (at least 3) 8 %, and
     at least two, are the split ``val``; there is no test split. ``soundfonts`` (default: FluidR3_GM) play melodies;
     where ``solos/<class>/`` has recordings of the split, every second player of the class plays one of those. The
     boxes of players (score 1) and props (score 0.3 to 1) are the detections; ``classes`` of the manifest names the

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from avsep_zoo.boxes import overlaps
 from avsep_zoo.synth.scene import SIDE, Pose, pose
 from avsep_zoo.synth.sprites import make_look
 
@@ -86,13 +87,6 @@ def _mask(thing: Pose, width: int) -> np.ndarray:
     return np.asarray(canvas) >= 64
 
 
-def _overlaps(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union of a box [4] with others [K, 4]: [K]."""
-    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
-    shared = np.prod(np.maximum(sides, 0), axis=1)
-    return shared / (np.prod(box[2:] - box[:2]) + np.prod(others[:, 2:] - others[:, :2], axis=1) - shared)
-
-
 def _place(rng: np.random.Generator, stage: _Stage, kind: str, player: int) -> tuple[Pose, bool] | None:
     """A thing beside or across a player, before or behind it; None where no place was found."""
     boxes = stage.boxes[:, player]
@@ -112,10 +106,10 @@ def _place(rng: np.random.Generator, stage: _Stage, kind: str, player: int) -> t
             corner = np.array((thing.left, thing.top), float)
             if (corner < 0).any() or (corner + sides > (stage.width, SIDE)).any():
                 continue
-            shares = _overlaps(np.concatenate((corner, corner + sides)), boxes)
+            shares = overlaps(np.concatenate((corner, corner + sides)), boxes)
             if shares.max() < _OVERLAP[0]:  # the visible extent, inside of this, is dearer to find
                 continue
-            shares = _overlaps(np.array(thing.extent(stage.width)), boxes)
+            shares = overlaps(np.array(thing.extent(stage.width)), boxes)
             if _OVERLAP[0] <= shares.min() and shares.max() <= _OVERLAP[1] and stage.takes(thing, before):
                 return thing, before
     return None

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from avsep_avsgs import scene_graph
-from avsep_avsgs.scene_graph import Nodes, context_rows, overlaps, training_nodes
+from avsep_avsgs.scene_graph import Nodes, context_rows, training_nodes
+from avsep_zoo.boxes import overlaps
 from avsep_zoo.data.detections import Detections, Sounding
 from avsep_zoo.errors import DataError
 

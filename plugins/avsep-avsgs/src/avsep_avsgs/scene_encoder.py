@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,10 +12,10 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from avsep_avsgs.cued_object import cued_object, detections_of
 from avsep_avsgs.scene_graph import Nodes, test_nodes, training_nodes
 from avsep_zoo.contracts import CueBatch, CueEncoder, Embedding
 from avsep_zoo.cue import Cue
+from avsep_zoo.cued_object import CuedObject, check_apart, cued_object, detections_of
 from avsep_zoo.data.detections import Detections
 from avsep_zoo.data.reader import Protocol
 from avsep_zoo.errors import CueError
@@ -116,7 +115,8 @@ class SceneEncoder(CueEncoder):
         rng = rng if self.training else None
         looks = [self._look(cue, time, rng) for cue in cues]
         if rng is None:
-            self._check_apart(cues, looks, video)
+            objects = [None if look is None else CuedObject(look.found, look.nodes.objects[0]) for look in looks]
+            check_apart(cues, objects, video if "frames" in self.reads else None)
         pairs = list(zip(cues, looks, strict=True))
         batch = CueBatch.stack([self._shown(*pair, video, time, taught=rng is not None) for pair in pairs])
         values = {name: rearrange(value, "n 1 ... -> 1 n ...") for name, value in batch.values.items()}
@@ -139,27 +139,6 @@ class SceneEncoder(CueEncoder):
             return None
         nodes = test_nodes(meant.found, meant.row)
         return Look(meant.found, replace(nodes, rows=nodes.rows[: self.nodes]), meant.by_label)
-
-    def _check_apart(self, cues: Sequence[Cue], looks: Sequence[Look | None], video: VideoSource | None) -> None:
-        """Make sure that no two cues show the same."""
-        seen: dict[tuple[Any, ...], Cue] = {}
-        for cue, look in zip(cues, looks, strict=True):
-            if look is None:
-                if "frames" in self.reads and len(cues) > 1 and cue.frames is None and video is not None:
-                    raise CueError(
-                        f"The cue {cue.title!r} has neither a box, frames nor an object that was detected, and the "
-                        "whole picture shows all sources; give it one of them."
-                    )
-                continue
-            row = look.nodes.objects[0]
-            box = tuple(look.found.boxes[row].tolist())
-            where = (_source(cue.detections), _source(cue.frames), int(look.found.frames[row]), row, box)
-            if where in seen:
-                raise CueError(
-                    f"The cues {seen[where].title!r} and {cue.title!r} mean the same object, the one in the box "
-                    f"{list(box)}; give each a box or a class of its own, and detections that name their classes."
-                )
-            seen[where] = cue
 
     def _shown(self, cue: Cue, look: Look | None, video: VideoSource | None, time: float, *, taught: bool) -> CueBatch:
         shown = self._show(cue, look, video, time)
@@ -202,8 +181,3 @@ def _place(look: Look | None, time: float) -> list[float]:
     row = look.nodes.objects[0]
     when = time if look.found.times is None else float(look.found.times[row])
     return [when, *look.found.boxes[row].tolist()]
-
-
-def _source(given: Any) -> Any:
-    """What tells one source of pictures or detections from another."""
-    return str(given) if given is None or isinstance(given, str | Path) else id(given)

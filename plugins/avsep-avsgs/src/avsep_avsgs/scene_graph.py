@@ -11,10 +11,11 @@ from typing import Literal
 
 import numpy as np
 
+from avsep_zoo.boxes import overlaps
 from avsep_zoo.data.detections import Detections, Sounding
 from avsep_zoo.errors import DataError
 
-__all__ = ["Nodes", "context_rows", "overlaps", "test_nodes", "training_nodes"]
+__all__ = ["Nodes", "context_rows", "test_nodes", "training_nodes"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,14 +45,6 @@ class Nodes:
                 break
             kept[place] = False
         return replace(self, rows=self.rows[kept])
-
-
-def overlaps(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Intersection over union (K,), 0 to 1, of one box (4,) with boxes (K, 4); 0 where both have no area."""
-    sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])  # (K, 2)
-    shared = sides.clip(0.0).prod(axis=1)
-    union = (box[2:] - box[:2]).clip(0.0).prod() + (boxes[:, 2:] - boxes[:, :2]).clip(0.0).prod(axis=1) - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
 def context_rows(found: Detections, row: int, *, min_score: float = 0.4, min_overlap: float = 0.1) -> np.ndarray:

@@ -211,7 +211,7 @@ class ResNetEncoder(FramesEncoder):
         Raises:
             WeightsError: it is frozen and they are not named, they cannot be had, or they do not fit.
         """
-        from avsep_davis.pretrained import load_into
+        from avsep_zoo.pretrained import load_into
 
         if self.image_weights is not None:
             load_into(self.features, self.image_weights, title="ResNet-18", unused=("fc.",))

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from avsep_avsgs.cued_object import CuedObject, cued_object
 from avsep_zoo.cue import Cue
+from avsep_zoo.cued_object import CuedObject, cued_object
 from avsep_zoo.data.detections import Detections, Sounding
 from avsep_zoo.errors import CueError
 

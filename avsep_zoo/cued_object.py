@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from avsep_avsgs.scene_graph import overlaps
+from avsep_zoo.boxes import overlaps
 from avsep_zoo.cue import Cue
 from avsep_zoo.data.detections import Detections, read_detections
 from avsep_zoo.errors import CueError
 
-__all__ = ["CuedObject", "cued_object", "detections_of"]
+if TYPE_CHECKING:
+    from avsep_zoo.media import VideoSource
+
+__all__ = ["CuedObject", "check_apart", "cued_object", "detections_of"]
 
 _SAME = 0.5  # overlap from which a detection is taken for the object in a cue's box
 
@@ -30,6 +35,16 @@ class CuedObject:
     found: Detections
     row: int
     by_label: bool = False
+
+    @property
+    def box(self) -> list[float]:
+        """x1, y1, x2, y2 in pixels."""
+        box: list[float] = self.found.boxes[self.row].tolist()
+        return box
+
+    def time(self, otherwise: float) -> float:
+        """When it is seen, in seconds of the media; ``otherwise`` where the detections do not say that."""
+        return otherwise if self.found.times is None else float(self.found.times[self.row])
 
 
 def detections_of(cue: Cue) -> Detections | None:
@@ -75,6 +90,41 @@ def cued_object(cue: Cue, found: Detections | None, time: float) -> CuedObject |
         return _together(found, found.sounding[0].row)
     seen = found.at(time)
     return CuedObject(seen, _best(seen, np.arange(len(seen))))
+
+
+def check_apart(cues: Sequence[Cue], objects: Sequence[CuedObject | None], video: VideoSource | None) -> None:
+    """Make sure that no two cues show the same.
+
+    Args:
+        cues: of one mixture.
+        objects: what each of them means; None: its pictures as a whole.
+        video: where pictures come from that a cue has not.
+
+    Raises:
+        CueError: two cues mean the same object, or one of several cues means the whole picture of the video.
+    """
+    seen: dict[tuple[Any, ...], Cue] = {}
+    for cue, meant in zip(cues, objects, strict=True):
+        if meant is None:
+            if len(cues) > 1 and cue.frames is None and video is not None:
+                raise CueError(
+                    f"The cue {cue.title!r} has neither a box, frames nor an object that was detected, and the "
+                    "whole picture shows all sources; give it one of them."
+                )
+            continue
+        box = tuple(meant.box)
+        where = (_source(cue.detections), _source(cue.frames), int(meant.found.frames[meant.row]), meant.row, box)
+        if where in seen:
+            raise CueError(
+                f"The cues {seen[where].title!r} and {cue.title!r} mean the same object, the one in the box "
+                f"{list(box)}; give each a box or a class of its own, and detections that name their classes."
+            )
+        seen[where] = cue
+
+
+def _source(given: Any) -> Any:
+    """What tells one source of pictures or detections from another."""
+    return str(given) if given is None or isinstance(given, str | Path) else id(given)
 
 
 def _of_class(label: str, found: Detections, time: float) -> int | None:
