@@ -8,9 +8,9 @@ frames, ``D`` features, ``C H W`` channels, rows, columns of a feature map::
     Separator(Spectrum, inject)            inject = Conditioner.bind(Embedding), called at each site
                     -> Estimate (B, N, F, T) -> FrontEnd.synthesise -> waveforms (B, N, L)
 
-Every part can be described without being built: its class method ``plan`` takes the same configuration as
-its constructor and says what the part reads, gives, wants and where it acts. :func:`avsep_zoo.compose`
-checks plans, then builds.
+Every part can be described without being built: its class method ``plan`` takes the same configuration as its
+constructor and says what the part reads, gives, wants and where it acts. :func:`avsep_zoo.compose` checks plans, then
+builds.
 """
 
 from __future__ import annotations
@@ -103,7 +103,8 @@ class CueBatch:
             a label tells which of the detected objects is meant.
 
     An encoder that finds a source in the picture itself says where in ``object_box`` (B, N, 5): seconds of the media,
-    x1, y1, x2, y2 in pixels, NaN where it did not; reports show it.
+    x1, y1, x2, y2 in pixels, NaN where it did not; reports show it. An encoder whose map shows a part of a picture says
+    which in ``map_region`` (B, N, 5): seconds of the media, x1, y1, x2, y2 in pixels.
     """
 
     values: dict[str, Any]
@@ -217,12 +218,14 @@ class Estimate:
         logits: (B, N, F', T) before the activation, where there is one.
         kind: ``mask``, ``magnitude`` or ``features``.
         loudness: how many times louder sources are estimated than they are in the mixture.
+        localisation: that of the :class:`Bound` conditioner; :class:`~avsep_zoo.SeparationModel` adds it.
     """
 
     values: Tensor
     logits: Tensor | None = None
     kind: str = "mask"
     loudness: float = 1.0
+    localisation: Tensor | None = None
 
 
 class FrontEnd(nn.Module, ABC):
@@ -298,6 +301,9 @@ class Bound(ABC):
     """A conditioner bound to one embedding: the state of one forward pass."""
 
     sources: int
+    localisation: Tensor | None = None
+    """(B, N, h, w) in [0, 1]: where in the picture each source was found; there once the separator ran. None where the
+    conditioner does not say."""
 
     @abstractmethod
     def __call__(self, site: str, features: Tensor) -> Tensor:
@@ -334,10 +340,7 @@ class Conditioner(nn.Module, ABC):
 
 
 class Separator(nn.Module, ABC):
-    """A backbone with named sites.
-
-    The part before the first site that needs the cue runs once per mixture, whatever N is.
-    """
+    """A backbone with named sites; what comes before the first that needs the cue runs once per mixture."""
 
     sites: Mapping[str, Site]
 

@@ -1,4 +1,4 @@
-"""The cues of a recording along its time: embeddings for the network, and notes and pictures for the user."""
+"""The cues of a recording along its time: embeddings for the network; notes, pictures and maps for the user."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from avsep_zoo.contracts import CueBatch, Embedding
 from avsep_zoo.cue import Cue
 from avsep_zoo.media import VideoSource, probe
 from avsep_zoo.model import SeparationModel
 from avsep_zoo.pictures import read_picture
+from avsep_zoo.separation import Localisation
 
 __all__ = ["Guide"]
+
+_SHOWN = 4  # pictures that are kept of a localisation
 
 
 class Guide:
@@ -24,9 +28,14 @@ class Guide:
         self.still: Embedding | None = None
         self.first: CueBatch | None = None
         self.first_time = 0.0
+        self.shown: dict[float, np.ndarray] = {}  # pictures of the video that were asked for, by their time
+        self.times: list[float] = []  # of the segments
+        self.regions: list[np.ndarray | None] = []  # (N, 5) of each, or one of all: what the map of a cue shows
+        self.maps: list[np.ndarray | None] = []  # (N, h, w) of each segment: where in its region a source was found
 
     def embed(self, times: Sequence[float]) -> Embedding:
-        """Embedding (B, N) for segments centred at ``times`` seconds."""
+        """Embedding (B, N) for the next segments, which are centred at ``times`` seconds."""
+        self.times += times
         if self.still is not None:
             return self.still.repeat(len(times))
         still = self.video is None or self.model.encoder.per_clip
@@ -34,11 +43,18 @@ class Guide:
         batches = [self.model.encoder.prepare(self.cues, video=self.video, time=time) for time in moments]
         if self.first is None:
             self.first, self.first_time = batches[0], moments[0]
+        self.regions += [_regions(batch) for batch in batches]
         embedding = self.model.encoder(CueBatch.stack(batches).to(self.model.device))
         if still:
             self.still = self.model.conditioner.digest(embedding)
             return self.still.repeat(len(times))
         return embedding
+
+    def heard(self, localisation: Tensor | None) -> None:
+        """Keep where the sources were found (B, N, h, w) in the segments that were embedded last."""
+        count = len(self.times) - len(self.maps)
+        kept = None if localisation is None else localisation.clamp(0, 1).half().cpu().numpy()
+        self.maps += [None] * count if kept is None else list(kept)
 
     def _middle(self, time: float) -> float:
         """The middle of the video, in seconds; ``time`` where there is none or its length is unknown."""
@@ -83,6 +99,30 @@ class Guide:
             boxes.append(box if shown else None)
         return pictures, boxes
 
+    def localisations(self) -> list[Localisation | None] | None:
+        """Where the source of each cue was found; None where the model does not say so, or not of which picture."""
+        localisations = [self._localisation(n, cue) for n, cue in enumerate(self.cues)]
+        return localisations if any(found is not None for found in localisations) else None
+
+    def _localisation(self, number: int, cue: Cue) -> Localisation | None:
+        """That of one cue, of the segments whose map and region have only finite numbers."""
+        if cue.frames is None and self.video is None:
+            return None
+        regions = self.regions if self.still is None else self.regions * len(self.times)
+        found = [
+            (time, region[number], maps[number])
+            for time, region, maps in zip(self.times, regions, self.maps, strict=True)
+            if region is not None and maps is not None
+            if np.isfinite(region[number]).all() and np.isfinite(maps[number]).all()
+        ]
+        if not found:
+            return None
+        times, seen, stack = (np.stack(values) for values in zip(*found, strict=True))
+        shown = min(_SHOWN, len(found))
+        chosen = ((np.arange(shown) + 0.5) * len(found) / shown).astype(int).tolist()
+        pictures = {time: self._picture(cue, time) for time in dict.fromkeys(seen[chosen, 0].tolist())}
+        return Localisation(times, seen[:, 1:], stack, {k: pictures[seen[k, 0]] for k in chosen})
+
     def _looked_at(self, number: int) -> tuple[float, Sequence[float] | None]:
         """When and where the source of a cue was looked at: what the encoder says, or else the box of the cue."""
         told = None if self.first is None else self.first.get("object_box")
@@ -91,9 +131,11 @@ class Guide:
             return time, box
         return self.first_time, self.cues[number].box_at(self.first_time)
 
-    def _picture(self, cue: Cue, time: float) -> np.ndarray | None:
+    def _picture(self, cue: Cue, time: float) -> np.ndarray:
         if cue.frames is None and self.video is not None:
-            return self.video.frames_at([time])[0]
+            if time not in self.shown:
+                self.shown[time] = self.video.frames_at([time])[0]
+            return self.shown[time]
         if isinstance(cue.frames, str | Path):
             if probe(cue.frames).duration is None:
                 return read_picture(cue.frames)
@@ -101,3 +143,9 @@ class Guide:
                 return video.frames_at([time])[0]
         frames = np.asarray(cue.frames)
         return frames if frames.ndim == 3 else frames[len(frames) // 2]
+
+
+def _regions(batch: CueBatch) -> np.ndarray | None:
+    """What the maps of the cues show (N, 5): seconds of the media, x1, y1, x2, y2; None where that is not known."""
+    told = batch.get("map_region")
+    return None if told is None else told[0].double().cpu().numpy()

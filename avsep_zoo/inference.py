@@ -164,6 +164,7 @@ def _run(
     times = [(start + mixture.shape[1] / 2) / band.rate for start, mixture, _ in segments]
     spectrum = front.analyse(torch.from_numpy(heard).to(model.device))
     estimate = model.estimate(spectrum, guide.embed(times), sampling=sampling)
+    guide.heard(estimate.localisation)
     linear = front.mask(estimate, spectrum).float()
     if not torch.isfinite(linear).all():
         raise WeightsError(
@@ -255,6 +256,7 @@ def _result(
         notes=guide.notes(),
         frames=pictures,
         boxes=boxes,
+        localisations=guide.localisations(),
         mask_seconds=masks.seconds,
         mask_frequencies=front.row_frequencies(),
     )

@@ -99,15 +99,21 @@ class SeparationModel(nn.Module):
         """
         inject = self.conditioner.bind(self.encode(cues))
         if self.driver is None or not isinstance(self.separator, DrivenSeparator):
-            return self.separator(spectrum, inject)
+            estimate: Estimate = self.separator(spectrum, inject)
+            estimate.localisation = inject.localisation
+            return estimate
         sampling = sampling or Sampling()
         sources = inject.sources
         mixture = repeat(spectrum.features, "b 1 f t -> (b n) 1 f t", n=sources)
         network = self.separator.bind(spectrum, inject)
         draw = draw or _noise_for(self.driver, sampling, mixture, sources)
         values = self.driver.sample(network, mixture, draw, steps=sampling.steps, solver=sampling.solver)
-        loudness = float(sources) if self.driver.full_level else 1.0
-        return Estimate(rearrange(values, "(b n) 1 f t -> b n f t", n=sources), kind="features", loudness=loudness)
+        return Estimate(
+            rearrange(values, "(b n) 1 f t -> b n f t", n=sources),
+            kind="features",
+            loudness=float(sources) if self.driver.full_level else 1.0,
+            localisation=inject.localisation,
+        )
 
     def waveforms(
         self,

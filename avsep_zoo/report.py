@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import soundfile
-from PIL import Image, ImageDraw
 
 from avsep_zoo.errors import MediaError
 from avsep_zoo.media.audio import resample
 from avsep_zoo.page import COLOURS, data_uri, render_page
+from avsep_zoo.report_pictures import boxed, heat_bar, localised
 from avsep_zoo.spectrogram import (
     MASK_COLOURS,
     POWER_COLOURS,
@@ -72,6 +71,7 @@ def render(separation: Separation, title: str) -> str:
         "axes": axes,
         "power_bar": colour_bar(POWER_COLOURS),
         "mask_bar": colour_bar(MASK_COLOURS),
+        "heat_bar": heat_bar(),
         "mixture": sound("Mixture", separation.mixture),
         "stems": stems,
         "masked": any("mask" in stem for stem in stems),
@@ -111,7 +111,7 @@ def _length(seconds: float) -> str:
 
 
 def _details(separation: Separation, index: int, axes: Axes) -> dict[str, Any]:
-    """What a stem's card shows beside sound and spectrogram: colour, cue, mask, picture."""
+    """What a stem's card shows beside sound and spectrogram: colour, cue, mask, and a picture or where it was found."""
     stem, colour = separation.stems[index], COLOURS[index % len(COLOURS)]
     details: dict[str, Any] = {
         "colour": colour,
@@ -120,10 +120,13 @@ def _details(separation: Separation, index: int, axes: Axes) -> dict[str, Any]:
     frequencies, seconds = separation.mask_frequencies, separation.mask_seconds
     if stem.mask is not None and frequencies is not None and seconds is not None:
         details["mask"] = data_uri("image/png", mask_picture(stem.mask, frequencies, seconds, axes))
+    found = separation.localisations[index] if separation.localisations is not None else None
     frame = separation.frames[index] if separation.frames is not None else None
-    if frame is not None:
+    if found is not None and found.pictures:
+        details["found"] = localised(found, stem.name, colour)
+    elif frame is not None:
         box = separation.boxes[index] if separation.boxes is not None else None
-        details["frame"] = _picture(frame, box, colour)
+        details["frame"] = boxed(frame, box, colour)
         if box is not None:  # where the label goes, in shares of the picture
             details["corner"] = [min(max(box[i] / frame.shape[1 - i], 0), 0.9) for i in (0, 1)]
     return details
@@ -169,21 +172,3 @@ def _mp3(waveform: np.ndarray, rate: int) -> str:
     except (soundfile.SoundFileError, ValueError) as error:
         raise MediaError(f"The report needs MP3, which this libsndfile lacks ({error}); update soundfile.") from error
     return data_uri("audio/mpeg", buffer.getvalue())
-
-
-def _picture(frame: np.ndarray, box: Sequence[float] | None, colour: str) -> str:
-    """Encode (H, W, 3) uint8 as a JPEG data URI, 320 to 640 pixels wide, with box x1, y1, x2, y2 drawn."""
-    image = Image.fromarray(np.ascontiguousarray(frame))
-    scale = min(640, max(320, image.width)) / image.width
-    image = image.resize((round(image.width * scale), max(1, round(image.height * scale))))
-    if box is not None:
-        right, bottom = image.width - 1, image.height - 1
-        x1, x2 = (min(max(box[i] * scale, 0), right) for i in (0, 2))
-        y1, y2 = (min(max(box[i] * scale, 0), bottom) for i in (1, 3))
-        draw = ImageDraw.Draw(image)
-        draw.rectangle((x1, y1, x2, y2), outline="white", width=6)  # the rim shows on any picture
-        if x2 - x1 > 4 and y2 - y1 > 4:
-            draw.rectangle((x1 + 1, y1 + 1, x2 - 1, y2 - 1), outline=colour, width=4)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=85)
-    return data_uri("image/jpeg", buffer.getvalue())

@@ -17,9 +17,10 @@ import numpy as np
 from avsep_zoo.errors import CueError, MediaError
 from avsep_zoo.media.wav import whole_file, write_wav
 
-__all__ = ["Separation", "Stem"]
+__all__ = ["Localisation", "Separation", "Stem"]
 
 MANIFEST = "separation.json"
+SAVED = (".wav", ".localisation.npz")  # how names of files end that a manifest may name
 FORBIDDEN = frozenset('<>:"/\\|?*')
 DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))})
 NAME_BYTES = 120
@@ -40,6 +41,45 @@ class Stem:
     mask: np.ndarray | None = None
 
 
+@dataclass(eq=False, repr=False)
+class Localisation:
+    """Where in the picture a source was found, by its sound: one map per segment of the recording, S in all.
+
+    Args:
+        times: (S,) seconds of the recording: the middle of each segment.
+        regions: (S, 4) x1, y1, x2, y2 in pixels: what of the picture each map shows; may lie partly outside it.
+        maps: (S, h, w) float16 in [0, 1], row 0 at the top of the region.
+        pictures: number of a map -> its picture, uint8 (H, W, 3) RGB; of a few of them only.
+
+    Raises:
+        ValueError: these do not belong together, or are no such numbers.
+    """
+
+    times: np.ndarray
+    regions: np.ndarray
+    maps: np.ndarray
+    pictures: Mapping[int, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        times, regions, maps = self.times, self.regions, self.maps
+        if maps.ndim != 3 or 0 in maps.shape or times.shape != maps.shape[:1] or regions.shape != (len(maps), 4):
+            raise ValueError(
+                f"The localisation has times {times.shape}, regions {regions.shape} and maps {maps.shape}; give (S,), "
+                "(S, 4) and (S, h, w)."
+            )
+        if not (np.isfinite(times).all() and np.isfinite(regions).all() and ((maps >= 0) & (maps <= 1)).all()):
+            raise ValueError("The localisation has times or regions that are not finite, or maps outside [0, 1].")
+        for number, picture in self.pictures.items():
+            if not 0 <= number < len(maps):
+                raise ValueError(f"There is a picture of map {number} of {len(maps)}; count from 0.")
+            if picture.ndim != 3 or picture.shape[2] != 3 or picture.size == 0 or picture.dtype != np.uint8:
+                raise ValueError(f"A picture is {picture.dtype} of shape {picture.shape}; give uint8 RGB (H, W, 3).")
+
+    def __repr__(self) -> str:
+        segments, rows, columns = self.maps.shape
+        return f"Localisation({segments} x {rows} x {columns}, {len(self.pictures)} pictures)"
+
+
 @dataclass(eq=False, repr=False, kw_only=True)
 class Separation:
     """What :meth:`avsep_zoo.SeparationModel.separate` returns: one stem per cue.
@@ -54,6 +94,7 @@ class Separation:
         notes: what was and was not used, one sentence each.
         frames: per cue the picture it points at, uint8 (H, W, 3) RGB, or None.
         boxes: per cue (x1, y1, x2, y2) in pixels of its picture, or None.
+        localisations: per cue where in the picture its source was found, or None; None where the model does not say.
         mask_seconds: seconds from one column of the masks to the next.
         mask_frequencies: (F,) Hz of the rows of the masks, ascending.
         scores: stem name -> {"before": SDR of the mixture, "after": SDR of the stem} in dB, where the true
@@ -71,6 +112,7 @@ class Separation:
     notes: list[str] = field(default_factory=list)
     frames: Sequence[np.ndarray | None] | None = None
     boxes: Sequence[Sequence[float] | None] | None = None
+    localisations: Sequence[Localisation | None] | None = None
     mask_seconds: float | None = None
     mask_frequencies: np.ndarray | None = None
     scores: Mapping[str, Mapping[str, float]] | None = None
@@ -85,7 +127,8 @@ class Separation:
                     f"The stem {stem.name!r} has shape {stem.waveform.shape}; give {self.mixture.shape}, "
                     "the shape of the mixture."
                 )
-        for name, values in (("cues", self.cues or None), ("frames", self.frames), ("boxes", self.boxes)):
+        per_stem = {"frames": self.frames, "boxes": self.boxes, "localisations": self.localisations}
+        for name, values in {"cues": self.cues or None, **per_stem}.items():
             if values is not None and len(values) != len(self.stems):
                 raise ValueError(f"There are {len(values)} {name} for {len(self.stems)} stems; give one per stem.")
         for stem in self.stems:
@@ -128,8 +171,10 @@ class Separation:
     def save(self, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
         """Write ``<stem>.wav`` per stem, ``residual.wav`` and ``separation.json``; return their paths.
 
-        The WAV files are 32-bit float, at the rate and channels of the mixture. Everything is written to a
-        temporary folder first, and ``separation.json`` is put in place last: a folder that has it is whole.
+        The WAV files are 32-bit float, at the rate and channels of the mixture. Where a source was found in the picture
+        goes to ``<stem>.localisation.npz``: the arrays ``times``, ``regions`` and ``maps`` of its
+        :class:`Localisation`. Everything is written to a temporary folder first, and ``separation.json`` is put in
+        place last: a folder that has it is whole.
 
         Args:
             folder: created with its parents.
@@ -146,7 +191,9 @@ class Separation:
         names = [f"{name}.wav" for name in safe_names(stem.name for stem in self.stems)]
         if self.residual is not None:
             names.append("residual.wav")
+        located = self._located(names)
         manifest = self._manifest(names)
+        files = [*names, *located, MANIFEST]
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             part = target.absolute().with_name(f".{target.absolute().name}.{secrets.token_hex(4)}.part")
@@ -154,13 +201,15 @@ class Separation:
             try:
                 for name, stem in zip(names, self.tracks, strict=True):
                     write_wav(part / name, stem.waveform, self.rate)
+                for name, found in located.items():
+                    np.savez(part / name, times=found.times, regions=found.regions, maps=found.maps)
                 (part / MANIFEST).write_text(manifest, encoding="utf-8")
-                _put_in_place(part, target, [*names, MANIFEST])
+                _put_in_place(part, target, files)
             finally:
                 shutil.rmtree(part, ignore_errors=True)
         except OSError as error:
             raise MediaError(f"The stems could not be written to {folder} ({error.strerror}).") from error
-        return [target / name for name in [*names, MANIFEST]]
+        return [target / name for name in files]
 
     def report(self, path: str | Path, *, title: str | None = None) -> Path:
         """Write one HTML file with players, spectrograms, masks, pictures and numbers; it needs no other.
@@ -181,11 +230,19 @@ class Separation:
             raise MediaError(f"The report {path} could not be written ({error.strerror}).") from error
         return Path(path)
 
+    def _located(self, names: Sequence[str]) -> dict[str, Localisation]:
+        """The localisations by their files, which are named as the WAV files of the stems."""
+        pairs = zip(names, self.localisations or (), strict=False)
+        return {_beside(name): found for name, found in pairs if found is not None}
+
     def _manifest(self, names: Sequence[str]) -> str:
         stems: list[dict[str, Any]]
         stems = [{"name": s.name, "file": n} for s, n in zip(self.stems, names, strict=False)]
         for stem, cue in zip(stems, self.cues, strict=False):
             stem["cue"] = cue
+        for stem, found in zip(stems, self.localisations or (), strict=False):
+            if found is not None:
+                stem["localisation"] = _beside(stem["file"])
         content = {
             "method": self.method,
             "rate": self.rate,
@@ -225,6 +282,11 @@ def safe_names(names: Iterable[str]) -> list[str]:
     return safe
 
 
+def _beside(name: str) -> str:
+    """The file of the localisation beside a WAV file."""
+    return name.removesuffix(".wav") + ".localisation.npz"
+
+
 def _put_in_place(part: Path, target: Path, names: Sequence[str]) -> None:
     """Move the files of ``part`` to ``target``, the manifest last; remove those of an earlier separation."""
     if not target.exists():
@@ -240,14 +302,15 @@ def _put_in_place(part: Path, target: Path, names: Sequence[str]) -> None:
 
 
 def _earlier_files(folder: Path) -> list[str]:
-    """Return the WAV files an earlier separation wrote, by its manifest; only plain names in the folder."""
+    """Return the files an earlier separation wrote, by its manifest; only plain names in the folder."""
     try:
         content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         entries = [*content["stems"], *([content["residual"]] if content["residual"] else [])]
         files = [str(entry["file"]) for entry in entries]
+        files += [str(entry["localisation"]) for entry in entries if "localisation" in entry]
     except (OSError, ValueError, TypeError, KeyError):
         return []
-    return [file for file in files if file.endswith(".wav") and Path(file).name == file]
+    return [file for file in files if file.endswith(SAVED) and Path(file).name == file]
 
 
 def _finite(scores: Mapping[str, float]) -> dict[str, float | None]:

@@ -30,12 +30,14 @@ class Saved:
         folder: where.
         files: one WAV file per track, in the order of ``separation.tracks``.
         report: the HTML report, or None.
+        localisations: files that say where in the picture sources were found, of the stems that have one, in order.
     """
 
     separation: Separation
     folder: Path
     files: tuple[Path, ...]
     report: Path | None
+    localisations: tuple[Path, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return what was saved as plain JSON."""
@@ -46,6 +48,9 @@ class Saved:
                 {"name": stem.name, "file": str(file), "peak_dbfs": _rounded(peak), "rms_dbfs": _rounded(rms)}
             )
         count = len(self.separation.stems)
+        found = [n for n, place in enumerate(self.separation.localisations or ()) if place is not None]
+        for number, file in zip(found, self.localisations, strict=True):
+            tracks[number]["localisation"] = str(file)
         return {
             "model": self.separation.method,
             "folder": str(self.folder),
@@ -73,6 +78,9 @@ class Saved:
         ]
         out = console()
         print_table(("Stem", f"File in {self.folder}", "Peak dBFS", "RMS dBFS"), rows, numbers=(2, 3))
+        if self.localisations:
+            names = ", ".join(file.name for file in self.localisations)
+            out.print(f"\nWhere in the picture: {names}", soft_wrap=True)
         if self.separation.notes:
             out.print()
         for note in self.separation.notes:
@@ -105,7 +113,8 @@ def save(separation: Separation, folder: Path, *, report: bool, overwrite: bool 
         page.unlink(missing_ok=True)
         if report:
             separation.report(page)
-    return Saved(separation, folder, tuple(f for f in files if f.suffix == ".wav"), page if report else None)
+    waves, maps = (tuple(file for file in files if file.suffix == suffix) for suffix in (".wav", ".npz"))
+    return Saved(separation, folder, waves, page if report else None, maps)
 
 
 def levels(waveform: np.ndarray) -> tuple[float, float]:
