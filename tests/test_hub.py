@@ -52,6 +52,7 @@ def main():
     mini = attempt(variant="mini", pretrained=False)
     said["untrained"] = [mini.name, len(mini.classes) > 3]
     said["graph"] = attempt("avsgs", variant="mini", weights=None).name
+    said["attention"] = attempt("ial_cms", variant="mini", weights=None).name
     made = [attempt(name, variant="mini", weights=None) for name in ("davis", "davis_flow")]
     said["generative"] = [[model.name, type(model.driver).__name__] for model in made]
     said["named"] = attempt(weights="iquery.mini").name
@@ -64,6 +65,7 @@ def main():
         attempt(variant="mimi", weights=None),
         attempt(pretrained=True, weights="iquery.mini"),
         attempt("iqury"),
+        attempt("ial_cms"),
     ]
     cues = [[avsep_zoo.Cue(label="violin"), avsep_zoo.Cue(label="flute")]]
     loader = torch.utils.data.DataLoader(
@@ -189,7 +191,7 @@ def test_local_source(tmp_path: Path, checkout: Path) -> None:
     plugins = checkout / "plugins"
     appended = {
         str(checkout),
-        *(str(plugins / name / "src") for name in ("avsep-avsgs", "avsep-davis", "avsep-iquery")),
+        *(str(plugins / name / "src") for name in ("avsep-avsgs", "avsep-davis", "avsep-ial-cms", "avsep-iquery")),
     }
     assert {str(checkout)} <= set(said["path"]) <= appended
     assert said["user"] == [True, True, True]
@@ -197,13 +199,15 @@ def test_local_source(tmp_path: Path, checkout: Path) -> None:
     assert said["untrained"] == ["iquery.mini", True]
     assert said["generative"] == [["davis.mini", "Diffusion"], ["davis_flow.mini", "Flow"]]
     assert said["graph"] == "avsgs.mini"
+    assert said["attention"] == "ial_cms.mini"
     assert said["named"] == said["pretrained"] == "iquery.mini"
     assert said["composed"] == "composed"
     assert said["spawned"] == [[0, 1]]
-    no_weights, no_variant, both, no_method = said["errors"]
+    no_weights, no_variant, both, no_method, no_default = said["errors"]
     assert no_weights.startswith("WeightsError: There are no weights 'iquery.music' here; there are weights for")
     assert no_variant.startswith("CompositionError: iquery has no variant 'mimi'; it has iquery.music, ")
     assert both == "WeightsError: pretrained=True and weights='iquery.mini' are given; give one of them."
+    assert no_default.startswith("WeightsError: There are no weights 'ial_cms.mini' here; give the folder of a card, ")
     assert no_method == "RuntimeError: Cannot find callable iqury in hubconf"
 
 
@@ -297,7 +301,7 @@ def test_dependencies_are_what_loading_and_separating_import() -> None:
         for slot, part in recipe.parts(str(recipe.weights).partition(".")[2]).items():
             if slot != "objective":
                 targets.add(registry().get(slot, part.name).target.split(":")[0])
-    found = third_party(targets, later={"avsep_davis.pretrained", "avsep_zoo.data.detections"}) - {"jinja2"}
+    found = third_party(targets, later={"avsep_zoo.pretrained", "avsep_zoo.data.detections"}) - {"jinja2"}
     listed = tomllib.loads((ROOT / "plugins/avsep-avsgs/pyproject.toml").read_text())["project"]["dependencies"]
     assert any(line.startswith("torch-geometric") for line in listed)
     assert sorted(found - {"torch_geometric"}) == sorted(dependencies)

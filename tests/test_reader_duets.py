@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from avsep_zoo.data.reader import open_data
-from avsep_zoo.data.readers.duets import DuetsReader
+from avsep_zoo.cue import Cue
+from avsep_zoo.cued_object import cued_object, detections_of
+from avsep_zoo.data.clip_cues import shown_cue
+from avsep_zoo.data.reader import PREPARED, open_data
+from avsep_zoo.data.readers.duets import DETECTED, DuetsReader
 from avsep_zoo.errors import DataError
 
 INSTRUMENTS = ("violin", "cello", "tuba", "erhu")
@@ -102,3 +108,36 @@ def test_too_few_instruments(tmp_path: Path) -> None:
     reader = listed(tmp_path, row("cello", "a") + row("cello", "b"))
     with pytest.raises(DataError, match=r"'test_2mix' .*there are none of different classes"):
         reader.mixtures("test_2mix")
+
+
+@pytest.mark.parametrize(
+    ("instrument", "number"),
+    [("acoustic_guitar", 4), ("clarinet", 7), ("xylophone", 8), ("violin", 12), ("tuba", 15), ("erhu", None)],
+)
+@pytest.mark.parametrize("labelled", [True, False])
+def test_the_object_of_a_clip_is_the_one_of_its_instrument(
+    tmp_path: Path, instrument: str, number: int | None, labelled: bool
+) -> None:
+    """In the detector's own numbers; what it has no class for is the best box, which is all that a clean-up leaves."""
+    (clip,) = listed(tmp_path, row(instrument, "v_1")).clips("test")
+    assert clip.frames is not None and clip.detections is not None
+    clip.frames.mkdir(parents=True)
+    for frame in range(1, 5):
+        Image.new("RGB", (64, 48), (40 * frame, 0, 0)).save(clip.frames / f"{frame:06d}.png")
+    found = [[2, 5, 0.98, 1, 1, 9, 9], [2, number or 5, 0.99 if number is None else 0.91, 10, 12, 50, 40]]
+    found += [[4, 6, 0.97, 2, 2, 9, 9]]
+    clip.detections.parent.mkdir(parents=True)
+    np.save(clip.detections, np.array(found, dtype=np.float32))
+    shown = shown_cue(clip, 0.2, frozenset({"frames", "detections"}), pictures=1, at=3.0)
+    cue = Cue(label=instrument if labelled else None, **shown)
+    meant = cued_object(cue, detections_of(cue), 3.0)
+    assert meant is not None
+    assert (meant.box, meant.time(3.0)) == ([10, 12, 50, 40], pytest.approx(3.0 + 1.5 / 8 - 0.2))
+    assert shown["frames"][0, 0, 0].tolist() == [80, 0, 0]
+
+
+def test_a_prepared_copy_names_the_classes_of_its_own_detector(tmp_path: Path) -> None:
+    """They are those of the published one where nothing says otherwise."""
+    assert listed(tmp_path, row("cello", "a")).clips("test")[0].detector_classes == DETECTED
+    (tmp_path / PREPARED).write_text(json.dumps({"settings": {"detector": {"labels": ["tuba", "cello"]}}}))
+    assert open_data(tmp_path).clips("test")[0].detector_classes == ("tuba", "cello")

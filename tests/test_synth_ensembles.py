@@ -175,7 +175,11 @@ def test_detections_are_two_players_and_props_that_overlap_them(reader: MusicRea
 
 
 def test_manifest_names_the_classes_of_the_detections(manifest: dict, reader: MusicReader) -> None:
-    assert manifest["complete"] and manifest["rows"] == {"train": 6, "train_duets": 2, "val": 6, "val_duets": 2} and manifest["skipped"] == []
+    assert (
+        manifest["complete"]
+        and manifest["rows"] == {"train": 6, "train_duets": 2, "val": 6, "val_duets": 2}
+        and manifest["skipped"] == []
+    )
     assert manifest["classes"] == [*CLASSES, *PROPS] and manifest["props"] == list(PROPS)
     assert manifest["generic_picture"] == ["erhu"]
     assert [source["used_for"] for source in manifest["settings"]["sources"]] == ["train, val", "train, val"]

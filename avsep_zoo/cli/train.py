@@ -195,13 +195,13 @@ def _steps_bar(steps: int, patience: int) -> Iterator[Callable[[Mapping[str, Any
         def advance(record: Mapping[str, Any]) -> None:
             nonlocal first, loss, speed, sdr, step
             step = int(record["step"])
-            if "loss" in record:
+            if "seconds" in record:  # a step, in which the model may have had no turn
                 if first is None:
                     first = (step, record["seconds"])
                     if step > 1:
                         screen.print(f"Going on from the checkpoint of step {step - 1}.")
                 done = step - first[0]
-                loss = f"loss {record['loss']:.4f}"
+                loss = f"loss {record['loss']:.4f}" if "loss" in record else loss
                 speed = f"{(record['seconds'] - first[1]) / done:.2f} s/step" if done else ""
             if "validation_sdr" in record:
                 sdr = f"SDR {record['validation_sdr']:.2f} dB"

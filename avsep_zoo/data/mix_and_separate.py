@@ -42,7 +42,7 @@ class MixAndSeparate(Dataset[dict[str, Any]]):
     Clips with classes are drawn class by class, and no class is twice in a mixture. Clips without any are drawn
     uniformly, and their captions are their cues. With ``members`` K > 1 each source holds K cued sounds: a clip of K
     classes, or of K or more named phrases, K of which are drawn; where no clip is of that kind, K clips of one sound
-    added up.
+    averaged.
 
     An item has ``sources``, float32 (N, L); ``cues``, a CueBatch of (1, N K), source n having the K cues from n K on;
     ``background``, float32 (L,), noise that no cue asks for; and ``skipped``, a list of
@@ -108,7 +108,7 @@ class MixAndSeparate(Dataset[dict[str, Any]]):
         make = self._published if self.protocol == "paper" else self._usable
         parts, cues = make(self.pools.draw(rng), rng, skipped)
         sounds = np.stack([part.sound for part in parts])
-        sources = sounds.reshape(self.sources, -1, self.length).sum(axis=1)
+        sources = sounds.reshape(self.sources, -1, self.length).mean(axis=1)
         level = float(np.sqrt((sources.sum(axis=0) ** 2).mean()))
         noisy = rng.random() < self.augmentation.noise
         noise = background(self.length, level, rng) if noisy else np.zeros(self.length, dtype=np.float32)

@@ -71,7 +71,7 @@ def read_tensors(weights: Path) -> dict[str, Tensor]:
             return load_file(file)
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
-        why = str(error).split("\n")[0].rstrip(". ")[:200]
+        why = str(error).split("\n")[0].split(". ")[0].rstrip(". ")[:200]
         raise WeightsError(
             f"{str(file)!r} cannot be read as tensors ({why}); give a .safetensors file or a state_dict in .pth."
         ) from error

@@ -96,12 +96,12 @@ def write_ensembles(
 
     An ensemble is two players of different classes side by side among props: things that make no sound and overlap
     a player in the picture. It is listed three times, with the same pictures: the duet (``/cello+piano/ID.wav``) and
-    what each player contributes to it (``/cello/ID.wav``, ``/piano/ID.wav``); ``train_duets`` and ``val_duets`` list the
-    duets alone, to learn from without any solo. Of ``ensembles`` (at least 3) 8 %, and
-    at least two, are the split ``val``; there is no test split. ``soundfonts`` (default: FluidR3_GM) play melodies;
-    where ``solos/<class>/`` has recordings of the split, every second player of the class plays one of those. The
-    boxes of players (score 1) and props (score 0.3 to 1) are the detections; ``classes`` of the manifest names the
-    detector's classes from 1 on, ``props`` those of them that make no sound. Otherwise as ``write_dataset``.
+    what each player contributes to it (``/cello/ID.wav``, ``/piano/ID.wav``); ``train_duets`` and ``val_duets`` list
+    the duets alone, to learn from without any solo. Of ``ensembles`` (at least 3) 8 %, and at least two, are the split
+    ``val``; there is no test split. ``soundfonts`` (default: FluidR3_GM) play melodies; where ``solos/<class>/`` has
+    recordings of the split, every second player of the class plays one of those. The boxes of players (score 1) and
+    props (score 0.3 to 1) are the detections; ``classes`` of the manifest names the detector's classes from 1 on,
+    ``props`` those of them that make no sound. Otherwise as ``write_dataset``.
 
     Raises DataError for settings, soundfonts, fonts or folders that cannot be used.
     """

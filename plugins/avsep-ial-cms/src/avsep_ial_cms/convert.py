@@ -1,0 +1,279 @@
+"""Official IAL-CMS checkpoints (one Lightning file: visual net, separator and critic) in this project's names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from avsep_zoo.detection.torchvision_weights import read_tensors
+from avsep_zoo.errors import WeightsError
+
+if TYPE_CHECKING:
+    from avsep_ial_cms.objective import IndependencyObjective
+
+__all__ = ["CRITIC", "convert_official", "load_official", "read_official", "target"]
+
+CRITIC = "objective.critic."  # entries of the critic begin so in converted state dicts
+
+_WRAPPERS = ("module.", "net_wrapper.")
+_SUFFIXES = (".ckpt", ".pth", ".pt", ".safetensors")
+_LEVELS = 5
+_DEEPEST = "unet_block." + "submodule." * _LEVELS
+_PLACES = (
+    ("av_separator.visualNet.", "encoder.network."),
+    (f"av_separator.separator_w_v.{_DEEPEST}avmodule.", "conditioner."),
+    ("av_separator.separator_w_v.", "separator."),
+    ("critics.critics_model.", CRITIC),
+)
+_CONSTANTS = re.compile(
+    r"av_separator\.separator_w_v\.stftMelModule\.stftLayer\.(kernel_(?:sin|cos)_inv|wsin|wcos|window_mask)"
+)
+_GATE = re.compile(r"conditioner\.gate\.[03]\.weight")  # 1x1 convolutions there, linear layers here
+_NORM = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
+_BOTH = r"(weight|bias)"
+_BLOCK = rf"(?:conv[12]\.weight|bn[12]\.{_NORM}|downsample\.0\.weight|downsample\.1\.{_NORM})"
+_RULES: dict[str, tuple[tuple[str, str], ...]] = {
+    "encoder.network.": (
+        (r"basenet\.backbone\.layer1\.0\.weight", "features.conv1.weight"),
+        (rf"basenet\.backbone\.layer1\.1\.{_NORM}", r"features.bn1.\1"),
+        (rf"basenet\.backbone\.layer2\.1\.([01]\.{_BLOCK})", r"features.layer1.\1"),
+        (rf"basenet\.backbone\.layer3\.([01]\.{_BLOCK})", r"features.layer2.\1"),
+        (rf"basenet\.backbone\.layer4\.([01]\.{_BLOCK})", r"features.layer3.\1"),
+        (rf"basenet\.backbone\.layer5\.([01]\.{_BLOCK})", r"features.layer4.\1"),
+        *((rf"basenet\.aspp\.aspp{n + 1}\.model\.0\.weight", f"branches.{n}.conv.weight") for n in range(4)),
+        *((rf"basenet\.aspp\.aspp{n + 1}\.model\.1\.{_NORM}", rf"branches.{n}.norm.\1") for n in range(4)),
+        (r"basenet\.aspp\.global_avg_pool\.1\.weight", "overall.0.weight"),
+        (rf"basenet\.aspp\.global_avg_pool\.2\.{_NORM}", r"overall.1.\1"),
+        (r"basenet\.aspp\.conv1\.weight", "merge.0.weight"),
+        (rf"basenet\.aspp\.bn1\.{_NORM}", r"merge.1.\1"),
+        (rf"basenet\.reduce_block\.(0\.{_BOTH}|2\.{_NORM})", r"details.\1"),
+        (rf"basenet\.decoder\.(0\.{_BOTH}|2\.{_NORM})", r"decoder.\1"),
+        (rf"common_space_mlp\.([03]\.{_BOTH}|2\.{_NORM})", r"common.\1"),
+    ),
+    "conditioner.": (
+        (rf"sep_mlp\.([03]\.{_BOTH}|[25]\.{_NORM})", r"separate.\1"),
+        (rf"a_common_mlp\.([03]\.{_BOTH}|2\.{_NORM})", r"common.\1"),
+        (rf"weight_mlp\.([03]\.{_BOTH}|2\.{_NORM})", r"gate.\1"),
+        (r"sigmoid\.w", "slope"),
+        (r"sigmoid\.b", "offset"),
+    ),
+    "separator.": (
+        (rf"bn0\.{_NORM}", r"input_norm.\1"),
+        (r"(scale|bias)", r"\1"),
+        (rf"unet_block\.down\.(0\.weight|1\.{_NORM})", r"stem.\1"),
+        (rf"unet_block\.up\.1\.{_BOTH}", r"mask_conv.\1"),
+    ),
+    CRITIC: (
+        (r"g\.initial:\d+-\d+:conv\.weight_(orig|u|v)", r"convolutions.0.weight_\1"),
+        (r"g\.pyramid([1-5]):\d+-\d+:conv\.weight_(orig|u|v)", r"convolutions.\1.weight_\2"),
+        (r"h\.0\.(bias|weight_orig|weight_u|weight_v)", r"layers.0.\1"),
+        (r"h\.2\.(bias|weight_orig|weight_u|weight_v)", r"layers.1.\1"),
+        (r"w\.weight", "score.weight"),
+        (r"b", "bias"),
+    ),
+}
+_LEVEL = re.compile(rf"unet_block\.((?:submodule\.){{1,{_LEVELS - 1}}})(.+)")
+_SPECTRAL = {"weight_orig": "weight", "weight_u": "left", "weight_v": "right"}
+
+
+def target(key: str) -> str | None:
+    """Name of the entry an official one becomes; None for constants of the short-time Fourier transform.
+
+    Entries of the model are ``encoder.*``, ``conditioner.*`` and ``separator.*``, those of the critic
+    ``objective.critic.*``.
+
+    Args:
+        key: the official entry, with or without ``net_wrapper.`` and ``module.`` in front.
+
+    Raises:
+        KeyError: the entry belongs to no known layout.
+    """
+    key = _bare(key)
+    if _CONSTANTS.fullmatch(key):
+        return None
+    for place, prefix in _PLACES:
+        if key.startswith(place):
+            rest = key.removeprefix(place)
+            if prefix == "separator." and (found := _LEVEL.fullmatch(rest)):
+                return _level(key, found[1].count("submodule."), found[2])
+            for pattern, name in _RULES[prefix]:
+                if match := re.fullmatch(pattern, rest):
+                    stem, _, entry = match.expand(name).rpartition(".")
+                    return prefix + (f"{stem}." if stem else "") + _SPECTRAL.get(entry, entry)
+    raise KeyError(key)
+
+
+def convert_official(official: Mapping[str, Any], *, n_fft: int = 1022) -> tuple[dict[str, Tensor], list[str]]:
+    """Map an official state dict, or some of its entries, to the entries of a model and of its critic.
+
+    Args:
+        official: entries by name; see :func:`target`.
+        n_fft: of the model's front end, whose constants the file has to hold if it holds any.
+
+    Returns:
+        The entries, and the official ones that are not used: constants of the short-time Fourier transform.
+
+    Raises:
+        WeightsError: an entry is unknown, stored twice, no tensor of finite numbers, has a shape that no official file
+            has, or is a constant of another transform.
+    """
+    if not isinstance(official, Mapping):
+        raise WeightsError(f"The checkpoint is of the type {type(official).__name__}; give a state dict of tensors.")
+    entries: dict[str, Tensor] = {}
+    unused: list[str] = []
+    origins: dict[str, str] = {}
+    for key, value in official.items():
+        bare = _bare(str(key))
+        if bare in origins:
+            raise WeightsError(
+                f"The checkpoint has {key} and {origins[bare]}, which mean the same; remove one of them."
+            )
+        origins[bare] = str(key)
+        _check_numbers(bare, value)
+        try:
+            name = target(bare)
+        except KeyError:
+            raise WeightsError(f"The entry {key} is none of IAL-CMS; give a checkpoint of the official code.") from None
+        if name is None:
+            _check_constant(bare, value, n_fft)
+            unused.append(bare)
+            continue
+        if _GATE.fullmatch(name):
+            if value.ndim != 3 or value.shape[2] != 1:
+                raise WeightsError(
+                    f"The entry {key} has the shape {tuple(value.shape)}, which no official file has; take the file as "
+                    "it was saved."
+                )
+            value = value[:, :, 0]
+        entries[name] = value
+    return entries, unused
+
+
+def read_official(checkpoint: str | Path) -> dict[str, Tensor]:
+    """Read the state dict of an official file; pickled objects other than tensors and plain values are never loaded.
+
+    Args:
+        checkpoint: a Lightning checkpoint (its weights are under ``state_dict``) or a file of the state dict alone, or
+            a folder that holds one of them.
+
+    Raises:
+        WeightsError: there is no such file, there are several, or it holds no state dict.
+    """
+    file = Path(checkpoint)
+    if file.is_dir():
+        for suffix in _SUFFIXES:
+            if found := sorted(path for path in file.glob(f"*{suffix}") if path.is_file()):
+                if len(found) > 1:
+                    raise WeightsError(
+                        f"{str(file)!r} holds {len(found)} {suffix} files, the first is {found[0].name!r}; name the "
+                        "one to use."
+                    )
+                return read_tensors(found[0])
+        raise WeightsError(f"{str(file)!r} holds no {' or '.join(_SUFFIXES)} file; give the checkpoint.")
+    if not file.is_file():
+        raise WeightsError(f"There is no file {str(file)!r}; give the checkpoint of a training run.")
+    return read_tensors(file)
+
+
+def load_official(
+    model: nn.Module,
+    checkpoint: str | Path | Mapping[str, Any],
+    *,
+    objective: IndependencyObjective | None = None,
+) -> list[str]:
+    """Load an official checkpoint into a model, and its critic into the model's objective.
+
+    Args:
+        model: in place.
+        checkpoint: a file or folder, see :func:`read_official`, or the state dict itself.
+        objective: in place; without it, or where it has no critic, that of the checkpoint stays unused.
+
+    Returns:
+        The official entries that are not used.
+
+    Raises:
+        WeightsError: the file cannot be read, an entry is wrong (see :func:`convert_official`), entries are missing,
+            or the model has other ones or other shapes; nothing is loaded then.
+    """
+    official = checkpoint if isinstance(checkpoint, Mapping) else read_official(checkpoint)
+    front_end = getattr(model, "front_end", None)
+    state, unused = convert_official(official, n_fft=getattr(front_end, "n_fft", 1022))
+    critic = None if objective is None else objective.critic
+    if critic is None:
+        unused += [bare for key in official if (target(bare := _bare(str(key))) or "").startswith(CRITIC)]
+        state = {name: value for name, value in state.items() if not name.startswith(CRITIC)}
+    wanted = dict(model.state_dict())
+    wanted |= {} if critic is None else {CRITIC + name: value for name, value in critic.state_dict().items()}
+    advice = "take the variant the checkpoint was made with"
+    if lacking := wanted.keys() - state.keys():
+        raise WeightsError(f"The checkpoint lacks {_few(lacking)}; {advice}.")
+    if extra := state.keys() - wanted.keys():
+        raise WeightsError(f"The model has no place for {_few(extra)}; {advice}.")
+    if off := {name for name, value in wanted.items() if value.shape != state[name].shape}:
+        raise WeightsError(f"The shapes of {_few(off)} are not the model's; {advice}.")
+    model.load_state_dict({name: value for name, value in state.items() if not name.startswith(CRITIC)})
+    if critic is not None:
+        critic.load_state_dict({k.removeprefix(CRITIC): v for k, v in state.items() if k.startswith(CRITIC)})
+    return unused
+
+
+def _bare(key: str) -> str:
+    """Without the names of what a network was wrapped in."""
+    while key.startswith(_WRAPPERS):
+        key = key.split(".", 1)[1]
+    return key
+
+
+def _level(key: str, level: int, rest: str) -> str:
+    """Entries of the U-Net's levels 1 to 4, each of which holds the next one."""
+    up = f"separator.up.{_LEVELS - 1 - level}"
+    if found := re.fullmatch(rf"down\.([01]\.{_BLOCK})", rest):
+        return f"separator.down.{level - 1}.{found[1]}"
+    if rest == "up.1.weight":
+        return f"{up}.conv.weight"
+    if found := re.fullmatch(rf"up\.3\.{_NORM}", rest):
+        return f"{up}.norm.{found[1]}"
+    if found := re.fullmatch(rf"style_mlp_([wb])\.0\.{_BOTH}", rest):
+        kind = {"w": "scale", "b": "offset"}[found[1]]
+        return f"conditioner.style_{kind}.decoder{level + 1}.{found[2]}"
+    raise KeyError(key)
+
+
+def _check_numbers(key: str, value: Any) -> None:
+    if not isinstance(value, Tensor) or value.layout != torch.strided:
+        raise WeightsError(
+            f"The entry {key} is of the type {type(value).__name__}; give a state dict of dense tensors."
+        )
+    if not torch.isfinite(value).all():
+        raise WeightsError(f"The entry {key} holds numbers that are not finite; take an earlier checkpoint of the run.")
+
+
+def _check_constant(key: str, value: Tensor, n_fft: int) -> None:
+    """Refuse constants of another transform than that with a periodic Hann window of ``n_fft`` samples."""
+    name = key.rpartition(".")[2]
+    window = torch.hann_window(n_fft, dtype=torch.float64)
+    if name == "window_mask":
+        right = window[None, :, None]
+    else:
+        inverse = name.startswith("kernel")
+        steps = torch.arange(n_fft)
+        rows = steps if inverse else steps[: n_fft // 2 + 1]
+        angle = (rows[:, None] * steps % n_fft).double() * (2 * torch.pi / n_fft)
+        wave = angle.sin() if "sin" in name else angle.cos()
+        right = wave[:, None, :, None] if inverse else (wave * window)[:, None]
+    if value.shape != right.shape or not torch.allclose(value.double(), right, rtol=0.0, atol=1e-3):
+        raise WeightsError(
+            f"The constant {key} is not that of a Fourier transform with a periodic Hann window of {n_fft} samples; "
+            "take the front end the checkpoint was made with."
+        )
+
+
+def _few(names: Collection[str]) -> str:
+    """Some names, for a message."""
+    first = sorted(names)[:3]
+    return ", ".join(first) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
