@@ -170,7 +170,10 @@ class StftFrontEnd(FrontEnd):
                 gain = self.level / scaled.mean(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6)
                 scaled = scaled * gain
             warped = self.warp(scaled)
-            return Spectrum(self.compress(warped), warped, magnitude, phase, gain)
+            features = warped
+            if 0.0 < self.log_offset < 1.0:  # which is the only floor then, as published (IAL-CMS)
+                features = (warped - (_FLOOR if gain is None else _FLOOR * gain)).clamp_min(0.0)
+            return Spectrum(self.compress(features), warped, magnitude, phase, gain)
 
     def mask(self, estimate: Estimate, spectrum: Spectrum) -> Tensor:
         """Linear-frequency masks (B, N, F, T) of an estimate, for sources as loud as they are in the mixture."""

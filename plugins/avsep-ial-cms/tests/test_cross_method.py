@@ -87,9 +87,10 @@ def test_the_attention_in_every_unet(separator: dict[str, Any]) -> None:
         (IQUERY, {"name": "tiled_concat"}, pictures),
         (DAVIS, {"name": "avsgs.unroll", "width": 6}, pictures),
         (IQUERY, {"name": "avsgs.unroll", "width": 6}, pictures),
+        (DEEPLAB, {"name": "tiled_concat"}, one_picture),
         (CROPS, {"name": "avsgs.scene_graph", "hidden": 8, "heads": 2, "width": 8}, crops),
     ],
-    ids=["davis-tiled", "iquery-tiled", "davis-unroll", "iquery-unroll", "avsgs-graph"],
+    ids=["davis-tiled", "iquery-tiled", "davis-unroll", "iquery-unroll", "deeplab-tiled", "avsgs-graph"],
 )
 def test_the_unet_with_other_cues(encoder: dict[str, Any], conditioner: dict[str, Any], cues: Any) -> None:
     model = compose(encoder=encoder, conditioner=conditioner, separator=UNET, front_end=FRONT_END)
@@ -138,8 +139,8 @@ def test_waveforms_of_a_composition() -> None:
         ),
         (
             {"encoder": DEEPLAB, "conditioner": QUERIES, "separator": UNET},
-            r"The conditioner 'iquery\.queries' wants .* and the encoder 'ial_cms\.deeplab' gives .*map; encoders that "
-            r"fit: .*iquery\.cues",
+            r"The conditioner 'iquery\.queries' wants .* and the encoder 'ial_cms\.deeplab' gives map, vector; "
+            r"encoders that fit: .*iquery\.cues",
         ),
         (
             {"encoder": IQUERY, "conditioner": QUERIES, "separator": UNET},

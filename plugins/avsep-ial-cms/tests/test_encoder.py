@@ -64,7 +64,8 @@ def boxes(batch: CueBatch) -> list[list[float]]:
 
 def test_plan() -> None:
     made = encoder()
-    assert (dict(made.gives), made.reads, made.optional) == ({"map": 4}, {"frames", "detections"}, {"detections"})
+    assert dict(made.gives) == {"map": 4, "vector": 4}
+    assert (made.reads, made.optional) == ({"frames", "detections"}, {"detections"})
     assert DeepLabEncoder.plan(space=4) == DeepLabEncoder.plan(space=4, width=9) and not made.per_clip
 
 

@@ -30,6 +30,8 @@ __all__ = ["DeepLabEncoder"]
 class DeepLabEncoder(CueEncoder):
     """What a box shows, in one picture per segment, as a map of unit vectors (:class:`~avsep_ial_cms.deeplab.DeepLab`).
 
+    Conditioners that want a vector get the largest values of the map.
+
     A cue means what lies in its box, or one of the objects that were detected in its pictures
     (:func:`avsep_zoo.cued_object.cued_object`); without both, its pictures as a whole. The picture is the one nearest
     to the middle of the segment, or of the detection.
@@ -76,14 +78,16 @@ class DeepLabEncoder(CueEncoder):
     @classmethod
     def plan(cls, *, space: int = 512, **_: Any) -> EncoderPlan:
         """Pictures, and where objects are in them."""
-        return EncoderPlan(frozenset({"frames", "detections"}), {"map": space}, frozenset({"detections"}))
+        gives = {"map": space, "vector": space}
+        return EncoderPlan(frozenset({"frames", "detections"}), gives, frozenset({"detections"}))
 
     def forward(self, cues: CueBatch) -> Embedding:
         frames = cues.get("frames")
         if frames is None:
             raise CueError("This model needs to see every source; give frames, or a video with boxes.")
         maps: Tensor = self.network(rearrange(frames, "b n ... -> (b n) ..."))
-        return Embedding(map=rearrange(maps, "(b n) ... -> b n ...", b=len(frames)))
+        maps = rearrange(maps, "(b n) ... -> b n ...", b=len(frames))
+        return Embedding(vector=maps.amax(dim=(3, 4)), map=maps)
 
     def prepare(
         self,

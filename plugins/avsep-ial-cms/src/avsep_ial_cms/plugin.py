@@ -56,7 +56,7 @@ RECIPE = Recipe(
     weights="ial_cms.mini",
     training={
         "mini": {
-            "steps": 5000, "batch": 12, "warmup": 100, "schedule": "cosine", "clip_norm": 1.0, "precision": "bf16",
+            "steps": 2600, "batch": 12, "warmup": 100, "schedule": "cosine", "clip_norm": 1.0, "precision": "bf16",
             "ema": 0.99, "half": True, "validate_every": 250, "validation_mixtures": 64,
             "augmentation": {"semitones": 2.0, "gain": 6.0, "equaliser": 5.0, "room": 0.25, "noise": 0.3},
         },
