@@ -12,7 +12,7 @@ from avsep_zoo.detection.torchvision_weights import read_settings, read_tensors
 from avsep_zoo.errors import WeightsError
 from avsep_zoo.hub_files import fetch
 
-__all__ = ["load_into"]
+__all__ = ["load_into", "load_resnet"]
 
 
 def load_into(
@@ -58,3 +58,24 @@ def load_into(
             f"another shape, the first is {misfits[0]!r}; give those of the same network."
         )
     network.load_state_dict(entries)
+
+
+def load_resnet(network: nn.Module, weights: str | None, *, frozen: bool) -> None:
+    """Load ImageNet's weights into a ResNet-18 without its classifier.
+
+    Args:
+        network: in place.
+        weights: torchvision's ``resnet18-f37072fd.pth`` or any file with its entries, or ``org/name@commit``; None
+            loads nothing.
+        frozen: it is not trained, and needs them.
+
+    Raises:
+        WeightsError: it is frozen and they are not named, they cannot be had, or they do not fit.
+    """
+    if weights is not None:
+        load_into(network, weights, title="ResNet-18", unused=("fc.",))
+    elif frozen:
+        raise WeightsError(
+            "The frozen ResNet-18 has to start from ImageNet's weights; name torchvision's resnet18-f37072fd.pth "
+            "by the encoder's setting image_weights."
+        )

@@ -17,7 +17,7 @@ from avsep_zoo.blocks.resnet import ResNet18Features
 from avsep_zoo.contracts import CueBatch, CueEncoder, Embedding, EncoderPlan
 from avsep_zoo.cue import Cue
 from avsep_zoo.cue_views import cue_views
-from avsep_zoo.errors import CueError, WeightsError
+from avsep_zoo.errors import CueError
 from avsep_zoo.pictures import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, centre_view, normalise, varied_views
 
 if TYPE_CHECKING:
@@ -211,12 +211,6 @@ class ResNetEncoder(FramesEncoder):
         Raises:
             WeightsError: it is frozen and they are not named, they cannot be had, or they do not fit.
         """
-        from avsep_zoo.pretrained import load_into
+        from avsep_zoo.pretrained import load_resnet
 
-        if self.image_weights is not None:
-            load_into(self.features, self.image_weights, title="ResNet-18", unused=("fc.",))
-        elif self.frozen:
-            raise WeightsError(
-                "The frozen ResNet-18 has to start from ImageNet's weights; name torchvision's resnet18-f37072fd.pth "
-                "by the encoder's setting image_weights."
-            )
+        load_resnet(self.features, self.image_weights, frozen=self.frozen)

@@ -19,7 +19,7 @@ from avsep_zoo.contracts import CueBatch, CueEncoder, Embedding, EncoderPlan
 from avsep_zoo.cue import Cue
 from avsep_zoo.cue_views import cue_pictures
 from avsep_zoo.cued_object import check_apart, cued_object, detections_of
-from avsep_zoo.errors import CueError, WeightsError
+from avsep_zoo.errors import CueError
 
 if TYPE_CHECKING:
     from avsep_zoo.media import VideoSource
@@ -128,12 +128,6 @@ class DeepLabEncoder(CueEncoder):
         Raises:
             WeightsError: it is frozen and they are not named, they cannot be had, or they do not fit.
         """
-        from avsep_zoo.pretrained import load_into
+        from avsep_zoo.pretrained import load_resnet
 
-        if self.image_weights is not None:
-            load_into(self.network.features, self.image_weights, title="ResNet-18", unused=("fc.",))
-        elif self.frozen:
-            raise WeightsError(
-                "The frozen ResNet-18 has to start from ImageNet's weights; name torchvision's resnet18-f37072fd.pth "
-                "by the encoder's setting image_weights."
-            )
+        load_resnet(self.network.features, self.image_weights, frozen=self.frozen)
