@@ -142,6 +142,18 @@ def test_given_draws_are_used(model: SeparationModel) -> None:
     assert not torch.equal(first, objective.scores(magnitudes)[1])
 
 
+def test_the_critic_hears_louder() -> None:
+    """The gain is that of the spectrograms, in the bank, too."""
+    magnitudes = torch.rand(2, 2, 64, 64)
+    drawn: dict[str, Any] = {"bank_rows": [0, 1, 2, 3], "partners": [0, 0, 0, 0]}
+    plain, louder = objective_of().eval(), objective_of(critic_gain=8.0).eval()
+    louder.load_state_dict(plain.state_dict())
+    for one, other in zip(plain.scores(8 * magnitudes, **drawn), louder.scores(magnitudes, **drawn), strict=True):
+        torch.testing.assert_close(one, other)
+    assert plain.bank.rows is not None and louder.bank.rows is not None
+    torch.testing.assert_close(plain.bank.rows, louder.bank.rows)
+
+
 def test_sounds_that_are_not_there() -> None:
     """They are neither scored nor kept; the others go in the order of mixtures."""
     objective = objective_of().eval()
@@ -256,8 +268,9 @@ def test_classes_that_are_unknown_do_not_count(tiny_model: TinyModel) -> None:
         ({"model_every": 1.5}, "model_every is 1.5; give a whole number"),
         ({"critic_every": -1}, "critic_every is -1"),
         ({"critic_width": 0}, "critic_width is 0"),
-        ({"temperature": 0.0}, "temperature or a learning rate is not above 0"),
-        ({"learning_rate": 0.0}, "temperature or a learning rate is not above 0"),
+        ({"temperature": 0.0}, "temperature, critic_gain or a learning rate is not above 0"),
+        ({"critic_gain": 0.0}, "temperature, critic_gain or a learning rate is not above 0"),
+        ({"learning_rate": 0.0}, "temperature, critic_gain or a learning rate is not above 0"),
         ({"recognition": 1.0}, "needs classes and there are 0"),
         ({"independance": 1.0}, "independance"),
     ],

@@ -63,6 +63,9 @@ class IndependencyObjective(Objective):
         independence_steps: the same as ``correspondence_steps``, in steps of the run.
         margin: weight of the hinges in the critic's own loss.
         critic_width: of the :class:`~avsep_ial_cms.critic.PairCritic`.
+        critic_gain: factor of the magnitudes that the critic sees; 1 is published. Its layers are spectrally
+            normalised: small magnitudes make small features, and its last layer shrinks to 0 before it has learned from
+            them.
         bank: earlier estimates that partners are drawn from.
         model_every: the model takes a turn in every so many steps.
         critic_every: the critic does.
@@ -90,6 +93,7 @@ class IndependencyObjective(Objective):
         independence_steps: Sequence[int] = (8000, 16000, 24000),
         margin: float = 1.0,
         critic_width: int = 64,
+        critic_gain: float = 1.0,
         bank: int = 1000,
         model_every: int = 1,
         critic_every: int = 1,
@@ -108,15 +112,15 @@ class IndependencyObjective(Objective):
         for name, number in numbers.items():
             if not isinstance(number, int) or number < 1:
                 raise ValueError(f"{name} is {number!r}; give a whole number from 1.")
-        if temperature <= 0 or min(learning_rate, encoder_learning_rate, critic_learning_rate) <= 0:
-            raise ValueError("The temperature or a learning rate is not above 0; give a number that is.")
+        if min(temperature, critic_gain, learning_rate, encoder_learning_rate, critic_learning_rate) <= 0:
+            raise ValueError("The temperature, critic_gain or a learning rate is not above 0; give a number that is.")
         if recognition and classes < 2:
             raise ValueError(f"The loss of recognition needs classes and there are {classes}; set classes, or it to 0.")
         self.mixture, self.most, self.scaled = mixture, most, scaled
         self.correspondence, self.correspondence_steps = correspondence, tuple(correspondence_steps)
         self.temperature, self.discarded = temperature, discarded
         self.independence, self.independence_steps = independence, tuple(independence_steps)
-        self.margin = margin
+        self.margin, self.critic_gain = margin, critic_gain
         self.model_every, self.critic_every, self.recognition = model_every, critic_every, recognition
         self.learning_rate, self.encoder_learning_rate = learning_rate, encoder_learning_rate
         self.critic_learning_rate, self.critic_weight_decay = critic_learning_rate, critic_weight_decay
@@ -255,7 +259,7 @@ class IndependencyObjective(Objective):
                 "The critic compares the sounds of a mixture and no mixture of this batch has two; give 2 or more "
                 "sources, or set independence of the objective to 0."
             )
-        sounds = magnitudes[there.to(magnitudes.device)]
+        sounds = self.critic_gain * magnitudes[there.to(magnitudes.device)]
         independent = self.critic(self.bank.pairs(sounds, bank_rows))
         drawn = draw_partners(counts) if partners is None else partners
         return independent, self.critic(dependent_pairs(sounds, counts, drawn))

@@ -47,7 +47,7 @@ RECIPE = Recipe(
             },
             "objective": {
                 "scaled": False, "correspondence_steps": [], "recognition": 10.0, "classes": len(MINI),
-                "recognised": 64, "critic_width": 8, "bank": 200, "independence_steps": [],
+                "recognised": 64, "critic_width": 8, "critic_gain": 30.0, "bank": 200, "independence_steps": [],
                 "critic_learning_rate": 1e-3,
                 "learning_rate": 1e-3, "encoder_learning_rate": 1e-3,
             },
