@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from avsep_ial_cms.detection_cleanup import EXCLUDED, clean_folder, clean_rows, video_of
-from avsep_ial_cms.official_data import GAINS, drawn_detection, drawn_segment
+from avsep_ial_cms.official_data import GAINS, drawn_segment
 from avsep_zoo.data.detections import read_detections
 from avsep_zoo.data.readers.duets import DETECTED, published_mixtures
 from avsep_zoo.errors import DataError
@@ -50,15 +50,6 @@ def test_a_short_sound_has_silence_behind_it_and_a_loud_one_is_clipped() -> None
     assert got.tolist() == [-1.0] * 30 + [0.0] * 20
     with pytest.raises(DataError, match="The sound is empty"):
         drawn_segment(np.zeros(0), 50, random.Random(0))
-
-
-def test_any_detection_of_a_clip_is_drawn() -> None:
-    """Whatever its frame and score."""
-    found = rows((1, 2, 0.9), (1, 3, 0.1), (70, 2, 0.5))
-    rng = random.Random(0)
-    assert Counter(kept(np.stack([drawn_detection(found, rng) for _ in range(300)]))).keys() == {0, 1, 2}
-    with pytest.raises(DataError, match="no detection"):
-        drawn_detection(found[:0], rng)
 
 
 @pytest.mark.parametrize(("instrument", "number"), INSTRUMENTS.items())

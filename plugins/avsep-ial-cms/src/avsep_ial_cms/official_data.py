@@ -1,4 +1,4 @@
-"""What the published loader draws of a recording: a segment of its sound, and the detected object that is shown.
+"""What the published loader draws of a recording: a segment of its sound.
 
 The view of the object is :func:`avsep_ial_cms.views.object_view`, the test mixtures are
 :func:`avsep_zoo.data.readers.duets.published_mixtures`. Source: Independency Adversarial Learning for Cross-Modal Sound
@@ -13,7 +13,7 @@ import numpy as np
 
 from avsep_zoo.errors import DataError
 
-__all__ = ["GAINS", "drawn_detection", "drawn_segment"]
+__all__ = ["GAINS", "drawn_segment"]
 
 GAINS = (0.5, 1.5)
 """Factors of the level of training segments, the last one excluded."""
@@ -41,19 +41,3 @@ def drawn_segment(
     if gains is not None:
         segment = segment * np.float32(gains[0] + (gains[1] - gains[0]) * rng.random())
     return segment.clip(-1.0, 1.0)
-
-
-def drawn_detection(rows: np.ndarray, rng: random.Random) -> np.ndarray:
-    """Draw the object that is shown of a clip, in tests too: one of the rows (n, 7) of its file, whatever its frame.
-
-    Args:
-        rows: frame, class, score, x1, y1, x2, y2.
-        rng: draws the row.
-
-    Raises:
-        DataError: there is no row.
-    """
-    if len(rows) == 0:
-        raise DataError("The clip has no detection and none can be drawn; leave its row out.")
-    row: np.ndarray = rows[rng.randint(0, len(rows) - 1)]
-    return row
