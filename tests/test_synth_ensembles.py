@@ -30,6 +30,10 @@ from avsep_zoo.synth.solos import list_solos
 from avsep_zoo.synth.sprites import make_look
 
 CLASSES = (*INSTRUMENTS, "erhu")
+ROWS = {
+    "train": 6, "train_duets": 2, "train_half": 2, "train_semi": 3,
+    "val": 6, "val_duets": 2, "val_half": 2, "val_semi": 3,
+}  # fmt: skip
 
 
 def write_solos(root: Path, classes: tuple[str, ...] = ("erhu", "mandolin", "tuba")) -> Path:
@@ -109,7 +113,8 @@ def scenes(needs_font: None) -> list[tuple[Scene, list[Prop]]]:
 
 
 def test_reader_finds_the_duet_and_both_stems_of_every_ensemble(reader: MusicReader) -> None:
-    assert reader.splits() == ("train", "train_duets", "val", "val_duets")
+    lists = ("train", "train_duets", "train_half", "train_semi", "val", "val_duets", "val_half", "val_semi")
+    assert reader.splits() == lists
     for split in ("train", "val"):
         clips = reader.clips(split)
         assert len(clips) == 6
@@ -121,6 +126,8 @@ def test_reader_finds_the_duet_and_both_stems_of_every_ensemble(reader: MusicRea
                 assert all(path and path.exists() for path in (clip.audio, clip.frames, clip.detections, clip.motion))
                 assert clip.video and clip.video.parent.name == "+".join(duet.labels)
         assert reader.clips(f"{split}_duets") == [clip for clip in clips if len(clip.labels) == 2]
+        assert reader.clips(f"{split}_half") == clips[1:3]
+        assert reader.clips(f"{split}_semi") == clips[1:4]
     assert not reader.skipped
 
 
@@ -175,11 +182,7 @@ def test_detections_are_two_players_and_props_that_overlap_them(reader: MusicRea
 
 
 def test_manifest_names_the_classes_of_the_detections(manifest: dict, reader: MusicReader) -> None:
-    assert (
-        manifest["complete"]
-        and manifest["rows"] == {"train": 6, "train_duets": 2, "val": 6, "val_duets": 2}
-        and manifest["skipped"] == []
-    )
+    assert manifest["complete"] and manifest["rows"] == ROWS and manifest["skipped"] == []
     assert manifest["classes"] == [*CLASSES, *PROPS] and manifest["props"] == list(PROPS)
     assert manifest["generic_picture"] == ["erhu"]
     assert [source["used_for"] for source in manifest["settings"]["sources"]] == ["train, val", "train, val"]
@@ -289,7 +292,7 @@ def test_ensemble_of_an_unusable_recording_is_left_out_and_named(
     manifest = json.loads(
         write_ensembles(out, ensembles=3, seed=seed, solos=solos, soundfonts=[sine_soundfont]).read_text()
     )
-    assert manifest["rows"] == {"val": 6, "val_duets": 2}
+    assert manifest["rows"] == {"val": 6, "val_duets": 2, "val_half": 2, "val_semi": 3}
     assert [entry["ensemble"] for entry in manifest["skipped"]] == [f"{plan[0].folder}/ensemble_train_00000"]
     assert "cannot be decoded" in manifest["skipped"][0]["reason"]
     assert not (out / "train.csv").exists() and not list(out.rglob("*train_00000*"))
@@ -336,7 +339,7 @@ def test_command_writes_ensembles(made: Path, solos: Path, sine_soundfont: Path)
     sources = ["--solos", str(solos), "--soundfont", str(sine_soundfont)]
     result = CliRunner().invoke(app, [str(made), "--clips", "0", "--ensembles", "4", "--seed", "2", *sources, "--json"])
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["rows"] == {"train": 6, "train_duets": 2, "val": 6, "val_duets": 2}
+    assert json.loads(result.stdout)["rows"] == ROWS
     result = CliRunner().invoke(app, [str(made), "--ensembles", "4", "--seed", "2", *sources])
     assert result.exit_code == 0 and "val.csv" in result.stdout
 

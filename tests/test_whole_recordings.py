@@ -28,7 +28,7 @@ def clips(*labels: str, copies: int = 1) -> list[Clip]:
 
 def drawn(pools: Pools, count: int = 300) -> list[list[Clip]]:
     rng = np.random.default_rng(0)
-    return [pools.draw(rng) for _ in range(count)]
+    return [[clip for recording in pools.draw(rng) for clip in recording] for _ in range(count)]
 
 
 def test_recordings_of_any_number_of_sounds_go_together() -> None:
@@ -67,7 +67,7 @@ def test_recordings_without_classes_are_left_out_beside_others() -> None:
     pools = Pools([*clips("ab", "c"), Clip("x", Path("x.wav"))], sources=2, whole=True)
     assert [entry.where for entry in pools.skipped] == ["x"]
     unnamed = Pools([Clip(name, Path(f"{name}.wav")) for name in "xy"], sources=2, whole=True)
-    assert {clip.id for clip in unnamed.draw(np.random.default_rng(0))} == {"x", "y"}
+    assert {clip.id for recording in unnamed.draw(np.random.default_rng(0)) for clip in recording} == {"x", "y"}
 
 
 @pytest.mark.parametrize(

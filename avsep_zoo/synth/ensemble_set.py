@@ -67,16 +67,21 @@ def plan_ensembles(
 
 
 def _write_index(out: Path, made: Sequence[Ensemble]) -> dict[str, int]:
-    """Write ``train.csv`` and ``val.csv``: of every ensemble the duet and both stems; and ``*_duets.csv``: the duets.
+    """Write ``train.csv`` and ``val.csv``: of every ensemble the duet and both stems; and lists of a part of them.
 
-    Return the number of rows of each.
+    ``*_duets.csv`` are the duets; ``*_half.csv`` both stems of every second ensemble, and ``*_semi.csv`` these and the
+    duets of the others. Return the number of rows of each.
     """
     lists: dict[str, list[str]] = {}
     for one in made:
         pictures = f"/{one.folder}/{one.id}.mp4,{int(SECONDS)}"
         rows = [f"/{folder}/{one.id}.wav,{pictures}\n" for folder in (one.folder, *one.classes)]
         lists.setdefault(one.index, []).extend(rows)
-        lists.setdefault(f"{one.index}_duets", []).append(rows[0])
+        duets = lists.setdefault(f"{one.index}_duets", [])
+        solos = rows[1:] if len(duets) % 2 == 0 else []
+        duets.append(rows[0])
+        lists.setdefault(f"{one.index}_half", []).extend(solos)
+        lists.setdefault(f"{one.index}_semi", []).extend(solos or rows[:1])
     for index, rows in lists.items():
         write_text(out / f"{index}.csv", "".join(rows))
     return {index: len(rows) for index, rows in lists.items()}
@@ -97,7 +102,8 @@ def write_ensembles(
     An ensemble is two players of different classes side by side among props: things that make no sound and overlap
     a player in the picture. It is listed three times, with the same pictures: the duet (``/cello+piano/ID.wav``) and
     what each player contributes to it (``/cello/ID.wav``, ``/piano/ID.wav``); ``train_duets`` and ``val_duets`` list
-    the duets alone, to learn from without any solo. Of ``ensembles`` (at least 3) 8 %, and at least two, are the split
+    the duets alone, to learn from without any solo; ``train_half`` and ``val_half`` what the players of every second
+    ensemble contribute, ``train_semi`` and ``val_semi`` these and the duets of the others, to learn from few solos. Of ``ensembles`` (at least 3) 8 %, and at least two, are the split
     ``val``; there is no test split. ``soundfonts`` (default: FluidR3_GM) play melodies; where ``solos/<class>/`` has
     recordings of the split, every second player of the class plays one of those. The boxes of players (score 1) and
     props (score 0.3 to 1) are the detections; ``classes`` of the manifest names the detector's classes from 1 on,

@@ -39,6 +39,7 @@ class TrainingConfig:
         accumulate: parts a step's mixtures are taken in, one after the other.
         sources: sources per mixture, at least 2.
         members: sounds per source; above 1 the sources are mixtures themselves, for methods that learn from those.
+        solos: share of recordings of one sound among those of several, for methods that take both; in [0, 1).
         learning_rate: peak learning rate; None is the objective's own.
         warmup: steps of linear warm-up.
         schedule: ``constant``, ``cosine`` (to 1 % at the last step), ``linear`` (to 0 after the last step) or
@@ -73,6 +74,7 @@ class TrainingConfig:
     accumulate: int = 1
     sources: int = 2
     members: int = 1
+    solos: float = 0.0
     learning_rate: float | None = None
     warmup: int = 0
     schedule: str = "constant"
@@ -132,7 +134,7 @@ class TrainingConfig:
             self._check(name, _is_number(value), "a number of at least 0")
         elif name == "decay":
             self._check(name, _is_number(value) and 0 < value <= 1, "a number above 0, at most 1")
-        elif name == "ema":
+        elif name in ("ema", "solos"):
             self._check(name, _is_number(value) and value < 1, "a number of at least 0 and below 1")
         elif name == "milestones":
             steps = all(_is_whole(step) and step > 0 for step in value)

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from avsep_zoo.contracts import CueEncoder
 from avsep_zoo.data.clip import Clip
 from avsep_zoo.data.collate import collate
+from avsep_zoo.data.examples import with_examples
 from avsep_zoo.data.fixed_mixtures import FixedMixtures
 from avsep_zoo.data.mix_and_separate import MixAndSeparate
 from avsep_zoo.data.reader import Skipped, open_data
@@ -97,14 +98,28 @@ def check_classes(model: SeparationModel, clips: Iterable[Clip]) -> None:
 
 
 def training_items(
-    model: SeparationModel, clips: Sequence[Clip], config: TrainingConfig, *, whole: bool = False
+    model: SeparationModel,
+    clips: Sequence[Clip],
+    config: TrainingConfig,
+    *,
+    whole: bool = False,
+    captioned: bool = False,
 ) -> MixAndSeparate:
     """Items of all steps: mixture p of step s is item s * batch + p, however many processes there are.
 
-    With ``whole`` recordings are taken as they are, of any number of sounds
-    (:attr:`~avsep_zoo.contracts.Objective.whole_recordings`).
+    With ``whole`` recordings are taken as they are, of any number of sounds; with ``captioned`` they have texts as a
+    whole, too (flags of the :class:`~avsep_zoo.contracts.Objective`).
+
+    Raises:
+        DataError: the clips do not fit the settings, or the encoder has no texts for recordings.
     """
     encoder = _preparing(model.encoder).train()
+    caption = getattr(encoder, "caption", None) if captioned else None
+    if captioned and config.members > 1 and caption is None:
+        raise DataError(
+            f"The objective needs texts of whole recordings and the encoder of {model.name} makes none; set members to "
+            "1, or take an encoder of texts."
+        )
     return MixAndSeparate(
         clips,
         encoder.prepare,
@@ -114,6 +129,8 @@ def training_items(
         sources=config.sources,
         members=config.members,
         whole=whole,
+        solos=config.solos,
+        caption=caption,
         seed=config.seed,
         augmentation=config.augmenting(),
         reads=encoder.reads,
@@ -167,7 +184,7 @@ def validation_items(model: SeparationModel, clips: Sequence[Clip], config: Trai
         )
     encoder = _preparing(model.encoder).eval()
     fixed = FixedMixtures(
-        mixtures,
+        with_examples(mixtures, clips),
         encoder.prepare,
         rate=model.front_end.rate,
         length=model.front_end.length,

@@ -68,7 +68,9 @@ def train(
             raise DataError(f"{model.name} cannot learn from mixtures only; set members to 1.")
         lists = items.read_lists(data, dataset, config)
         items.check_classes(model, (*lists.train, *lists.validation))
-        training = items.training_items(model, lists.train, config, whole=objective.whole_recordings)
+        training = items.training_items(
+            model, lists.train, config, whole=objective.whole_recordings, captioned=objective.captioned
+        )
         validation = items.validation_items(model, lists.validation, config)
         freeze(model, config.freeze)
         if config.lora is not None:

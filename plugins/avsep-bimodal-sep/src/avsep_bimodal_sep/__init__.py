@@ -1,0 +1,1 @@
+"""BiModalSep (ICLR 2024): separation by text, learned without solo recordings."""

@@ -1,0 +1,94 @@
+"""Registration of BiModalSep; imports no torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import avsep_zoo
+from avsep_zoo import PartConfig, Recipe
+
+if TYPE_CHECKING:
+    from avsep_zoo.registry import Register
+
+MINI = [
+    "accordion", "acoustic_guitar", "banjo", "bass_clarinet", "bassoon", "cello", "clarinet", "cor_anglais",
+    "double_bass", "flute", "french_horn", "mandolin", "oboe", "piano", "saxophone", "trombone", "trumpet", "tuba",
+    "violin", "xylophone",
+]  # fmt: skip
+NAMING = [
+    "accordion", "acoustic", "anglais", "banjo", "bass", "bassoon", "cello", "clarinet", "concert", "contrabass", "cor",
+    "double", "english", "fagotto", "fiddle", "five", "flute", "folk", "french", "grand", "guitar", "hautboy", "horn",
+    "mandolin", "mandolino", "oboe", "piano", "pianoforte", "sax", "saxophone", "slide", "soprano", "squeezebox",
+    "steel", "string", "transverse", "trombone", "trumpet", "tuba", "upright", "violin", "violoncello", "wooden",
+    "xylophone",
+]  # fmt: skip
+OTHER = [
+    "a", "an", "and", "as", "be", "being", "blown", "bow", "bowed", "can", "heard", "hit", "is", "its", "melody",
+    "mixture", "music", "musician", "notes", "of", "on", "only", "over", "person", "picked", "played", "playing",
+    "plays", "plucked", "pressed", "recording", "sings", "solo", "some", "someone", "sound", "sounds", "squeezed",
+    "struck", "strummed", "the", "then", "while", "with",
+]  # fmt: skip
+
+_PUBLISHED = {"steps": 100000, "batch": 16, "members": 2, "schedule": "step", "validation_mixtures": 256}
+
+RECIPE = Recipe(
+    name="bimodal_sep",
+    summary="Separation by text: a text names what is heard, and a judge of texts and sounds teaches without solos.",
+    paper="Weakly-supervised Audio Separation via Bi-modal Semantic Similarity, ICLR 2024, arXiv 2404.01740",
+    cues="a text, a label, or an example of the sound",
+    encoder=PartConfig("bimodal_sep.clap_text"),
+    conditioner=PartConfig("bimodal_sep.attention", {"layer": "sca", "heads": 8}),
+    separator=PartConfig("bimodal_sep.unet", {"width": 64, "levels": 7, "mask_features": 32, "res_layers": 1}),
+    front_end=PartConfig(
+        "stft",
+        {
+            "rate": 16000, "length": 131070, "n_fft": 1022, "hop_length": 256, "warp_rows": 0, "pad_mode": "reflect",
+        },
+    ),
+    objective=PartConfig("bimodal_sep.bimodal", {"judge": {}}),
+    default_variant="audiocaps",
+    variants={
+        "music": {"objective": {"in_place": True}},
+        "vggsound": {"objective": {"in_place": True}},
+        "mini": {
+            "encoder": {"name": "bimodal_sep.words", "naming": NAMING, "other": OTHER, "classes": MINI, "examples": 0.15},
+            "conditioner": {"heads": 4},
+            "separator": {"width": 16, "levels": 5, "mask_features": 16},
+            "front_end": {
+                "rate": 11025, "length": 49151, "n_fft": 2046, "hop_length": 768, "warp_rows": 256, "level": 1.0,
+                "pad_mode": "constant",
+            },
+            "objective": {
+                "mixture": "sum", "loss": "signal", "reconstruction": 1.0, "contrastive": 2.0, "soft": True,
+                "judge": None, "alignment": 1.0, "together": True, "learning_rate": 1e-3, "weight_decay": 0.0,
+            },
+        },
+    },
+    weights="bimodal_sep.mini",
+    training={
+        "mini": {
+            "steps": 2200, "batch": 12, "warmup": 100, "schedule": "cosine", "clip_norm": 1.0, "precision": "bf16",
+            "ema": 0.99, "half": True, "validate_every": 250, "validation_mixtures": 64,
+            "augmentation": {"semitones": 2.0, "gain": 6.0, "equaliser": 5.0, "room": 0.25, "noise": 0.3},
+        },
+    },
+)  # fmt: skip
+
+ADAPTERS: dict[str, tuple[str, ...]] = {}
+
+
+@avsep_zoo.hookimpl
+def avsep_register(register: Register) -> None:
+    """Register BiModalSep's parts, recipe and parity adapters."""
+    register.encoder("bimodal_sep.clap_text", "avsep_bimodal_sep.clap_text:ClapTextEncoder", "texts, by CLAP")
+    register.encoder("bimodal_sep.clap_audio", "avsep_bimodal_sep.clap_audio:ClapAudioEncoder", "examples, by CLAP")
+    register.encoder(
+        "bimodal_sep.words", "avsep_bimodal_sep.words:WordEncoder", "texts or examples, without a download"
+    )
+    register.conditioner("bimodal_sep.attention", "avsep_bimodal_sep.conditioner:TextAttention", "attention to a text")
+    register.separator("bimodal_sep.unet", "avsep_bimodal_sep.separator:ConditionalUNet", "conditional residual U-Net")
+    register.objective("bimodal_sep.bimodal", "avsep_bimodal_sep.objective:BiModalObjective", "texts judge sounds")
+    register.method(RECIPE)
+    for module, adapters in ADAPTERS.items():
+        for adapter in adapters:
+            register.adapter("bimodal_sep", adapter, f"avsep_bimodal_sep.{module}:{adapter}")
