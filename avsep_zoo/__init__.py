@@ -16,6 +16,7 @@ from avsep_zoo.errors import AvsepError
 from avsep_zoo.hookspecs import API_VERSION, hookimpl
 
 if TYPE_CHECKING:
+    from avsep_zoo.caption_cues import cues_of_caption
     from avsep_zoo.compose import compose
     from avsep_zoo.cue import Cue
     from avsep_zoo.load import load, methods
@@ -34,6 +35,7 @@ __all__ = [
     "Separation",
     "SeparationModel",
     "compose",
+    "cues_of_caption",
     "hookimpl",
     "load",
     "methods",
@@ -47,6 +49,7 @@ _LAZY = {
     "Separation": "separation",
     "SeparationModel": "model",
     "compose": "compose",
+    "cues_of_caption": "caption_cues",
     "load": "load",
     "methods": "load",
     "register_plugin": "plugins",

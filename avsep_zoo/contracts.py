@@ -8,9 +8,8 @@ frames, ``D`` features, ``C H W`` channels, rows, columns of a feature map::
     Separator(Spectrum, inject)            inject = Conditioner.bind(Embedding), called at each site
                     -> Estimate (B, N, F, T) -> FrontEnd.synthesise -> waveforms (B, N, L)
 
-Every part can be described without being built: its class method ``plan`` takes the same configuration as its
-constructor and says what the part reads, gives, wants and where it acts. :func:`avsep_zoo.compose` checks plans, then
-builds.
+Every part can be described without being built: its class method ``plan`` takes the configuration of its constructor
+and says what the part reads, gives, wants and where it acts. :func:`avsep_zoo.compose` checks plans, then builds.
 """
 
 from __future__ import annotations
@@ -98,13 +97,11 @@ class CueBatch:
 
     Args:
         values: modality -> tensor (B, N, ...) or nested list [B][N] (texts).
-        present: modality -> bool (B, N): whether that source has the modality; a modality that is left out
-            here is present for all sources it has values for. One without values told what the values are of, as
-            a label tells which of the detected objects is meant.
+        present: modality -> bool (B, N): whether that source has it; one left out here is present for all sources it
+            has values for. One without values told what they are of, as a label tells which detected object is meant.
 
     An encoder that finds a source in the picture itself says where in ``object_box`` (B, N, 5): seconds of the media,
-    x1, y1, x2, y2 in pixels, NaN where it did not; reports show it. An encoder whose map shows a part of a picture says
-    which in ``map_region`` (B, N, 5): seconds of the media, x1, y1, x2, y2 in pixels.
+    x1, y1, x2, y2 in pixels, NaN where it did not; reports show it. Of what a map shows ``map_region`` says the same.
     """
 
     values: dict[str, Any]
@@ -147,9 +144,8 @@ class CueBatch:
             else:
                 empty = [[None] * batches[0].shape[1]]
                 values[name] = [line for row in rows for line in (empty if row is None else row)]
-            present[name] = torch.cat(
-                [b.has(name) if name in b.values else torch.zeros(b.shape).bool() for b in batches]
-            )
+            held = [b.has(name) if name in b.values else torch.zeros(b.shape).bool() for b in batches]
+            present[name] = torch.cat(held)
         return cls(values, present)
 
     def to(self, device: torch.device | str) -> CueBatch:
@@ -164,8 +160,7 @@ class Embedding:
 
     Args:
         vector: (B, N, D).
-        tokens: (B, N, K, D) with ``tokens_bias`` (B, N, K) that is added to attention scores: 0 at real
-            steps, -inf at padded ones.
+        tokens: (B, N, K, D); ``tokens_bias`` (B, N, K) is added to attention scores: 0 at real steps, -inf at padded.
         map: (B, N, D, H, W).
         index: int64 (B, N): row of a learned table, e.g. the class.
     """
@@ -283,10 +278,12 @@ class CueEncoder(nn.Module, ABC):
             CueError: a cue lacks a modality, or names a class that is unknown.
         """
 
-    def load_pretrained(self) -> None:
-        """Fetch the published weights that the encoder starts from, frozen ones above all; the default has none.
+    def remarks(self, cues: Sequence[Cue]) -> list[str]:
+        """Say in a sentence each what of usable cues is not used, e.g. unknown words; the default uses everything."""
+        return []
 
-        A training run calls this once, where it starts without a card; cards hold these weights, too.
+    def load_pretrained(self) -> None:
+        """Fetch the published weights that a run without a card starts from, frozen ones above all; by default, none.
 
         Raises:
             WeightsError: they cannot be had, or do not fit.
@@ -302,16 +299,14 @@ class Bound(ABC):
 
     sources: int
     localisation: Tensor | None = None
-    """(B, N, h, w) in [0, 1]: where in the picture each source was found; there once the separator ran. None where the
-    conditioner does not say."""
+    """(B, N, h, w) in [0, 1]: where in the picture each source was found; None until the separator ran, or unknown."""
 
     @abstractmethod
     def __call__(self, site: str, features: Tensor) -> Tensor:
         """Act at ``site``.
 
-        ``features`` are (B, C, H, W) as long as no site needed the cue and (B N, C, H, W) from then on; the
-        first site that needs it expands them with :func:`expand_sources`. Sites where the conditioner does
-        not act get their features back unchanged.
+        ``features`` are (B, C, H, W) as long as no site needed the cue and (B N, C, H, W) from then on; the first that
+        needs it expands them with :func:`expand_sources`. Where the conditioner does not act they stay unchanged.
         """
 
 
@@ -356,14 +351,13 @@ class Separator(nn.Module, ABC):
 class Objective(nn.Module, ABC):
     """A method's training objective: how sources are mixed, the losses of a batch, the optimisers that lower them.
 
-    It is a module: what it trains itself (critics) and what it remembers (banks, counters, as buffers) moves,
-    is saved and is resumed with the run. ``mixtures_only`` says that it can learn without any solo: when every
-    one of the ``sources`` is a recording of several cued sounds. ``whole_recordings`` says that each of the sources is
-    a recording of any number of sounds, and its one cue shows all of them.
+    It is a module: what it trains itself (critics) and what it remembers (banks, counters, as buffers) moves, is saved
+    and is resumed with the run. ``mixtures_only`` says that it can learn without any solo: when each of the ``sources``
+    is a recording of several cued sounds. ``whole_recordings`` says that each of them is a recording of any number of
+    sounds, and its one cue shows all of them. ``captioned`` says that such recordings have a text each, too.
     """
 
-    mixtures_only = False
-    whole_recordings = False
+    mixtures_only = whole_recordings = captioned = False
 
     @abstractmethod
     def mix(self, sources: Tensor) -> tuple[Tensor, Tensor]:
@@ -378,14 +372,19 @@ class Objective(nn.Module, ABC):
     def loss(self, model: Any, batch: Mapping[str, Any], turn: str = "model") -> dict[str, Tensor]:
         """Return ``{"loss": scalar, ...}`` of one turn; further entries are logged.
 
-        ``batch`` holds ``sources`` (B, N, L) waveforms before the mixture rule and ``cues``, a CueBatch of
-        (B, N), or of (B, N K) where each source is a recording of K cued sounds (``mixtures_only``; the cues of
-        source n are n K ... n K + K - 1). It may hold ``background`` (B, L), sound that no cue asks for.
+        ``batch`` holds ``sources`` (B, N, L) waveforms before the mixture rule and ``cues``, a CueBatch of (B, N), or
+        of (B, N K) where sources are recordings of K cued sounds (``mixtures_only``; the cues of source n are n K ...
+        n K + K - 1). It may hold ``background`` (B, L), sound that no cue asks for; where ``captioned`` and K > 1 also
+        ``captions`` (B, N) of the recordings and ``shares`` (B, N K), weights of the cues.
         """
 
     @abstractmethod
     def optimisers(self, model: Any, *, learning_rate: float | None = None) -> dict[str, list[torch.optim.Optimizer]]:
         """Return turn -> its optimisers, over the parameters that are trainable when this is called."""
+
+    def load_pretrained(self) -> None:
+        """Fetch published weights, of a frozen judge, where a run starts; the default has none."""
+        return None
 
     def turns(self, step: int) -> tuple[str, ...]:
         """Turns of step ``step`` (from 0), in order: each is a loss, a backward pass and a step of its optimisers."""

@@ -37,10 +37,11 @@ class Cue:
         audio: an example of the sound: (samples,) or (channels, samples) with ``audio_rate``, or a path.
         audio_rate: sample rate of ``audio`` in Hz when it is an array.
         name: name of the stem; defaults to the label or text.
+        negated: the stem is the recording without this source, and is called ``"everything but ..."``.
 
     Raises:
-        CueError: nothing is given, a box has the wrong shape or no area, detections are none, or an array of audio
-            has no rate.
+        CueError: nothing is given, a box has the wrong shape or no area, detections are none, an array of audio
+            has no rate, or ``negated`` is neither True nor False.
     """
 
     label: str | None = None
@@ -53,6 +54,7 @@ class Cue:
     audio: ArrayLike | str | Path | None = None
     audio_rate: int | None = None
     name: str | None = None
+    negated: bool = False
 
     def __post_init__(self) -> None:
         if not self.modalities:
@@ -67,11 +69,14 @@ class Cue:
             _check_detections(self.detections)
         if not isinstance(self.audio, str | Path | None) and self.audio_rate is None:
             raise CueError("The cue has an array of audio without its rate; give audio_rate in Hz.")
+        if not isinstance(self.negated, bool):
+            raise CueError(f"negated is {self.negated!r}; give True for everything but the source, or False.")
 
     @property
     def modalities(self) -> frozenset[str]:
         """Names of the modalities that are given: of label, text, frames, box, detections, motion, audio."""
-        given = {f.name for f in fields(self) if getattr(self, f.name) is not None} - {"name", "audio_rate"}
+        given = {f.name for f in fields(self) if getattr(self, f.name) is not None}
+        given -= {"name", "audio_rate", "negated"}
         if "boxes" in given:
             given = (given - {"boxes"}) | {"box"}
         return frozenset(given)
@@ -79,9 +84,10 @@ class Cue:
     @property
     def title(self) -> str:
         """Name of the stem this cue asks for."""
-        if self.name or self.label or self.text:
-            return str(self.name or self.label or self.text)
-        return f"source by {sorted(self.modalities)[0]}"
+        if self.name:
+            return str(self.name)
+        source = self.label or self.text or f"source by {sorted(self.modalities)[0]}"
+        return f"everything but {source}" if self.negated else str(source)
 
     def box_at(self, time: float) -> tuple[float, float, float, float] | None:
         """Return the box (x1, y1, x2, y2) in pixels nearest to ``time`` seconds, or None."""
@@ -99,7 +105,7 @@ class Cue:
         described: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is None:
+            if value is None or value is False:
                 continue
             if field.name in ("frames", "detections", "motion", "audio") and isinstance(value, str | Path):
                 value = Path(value).name

@@ -9,11 +9,22 @@ Every message is one sentence that says what was wrong, with which value, and wh
     ├── PluginError       a plugin that breaks the rules
     ├── WeightsError      weights or cards that are missing, wrong or tampered with
     └── DataError         a data set, index file or configuration that cannot be used
+
+:class:`CueWarning` is no error: a cue is used, but not all of it.
 """
 
 from __future__ import annotations
 
-__all__ = ["AvsepError", "CompositionError", "CueError", "DataError", "MediaError", "PluginError", "WeightsError"]
+__all__ = [
+    "AvsepError",
+    "CompositionError",
+    "CueError",
+    "CueWarning",
+    "DataError",
+    "MediaError",
+    "PluginError",
+    "WeightsError",
+]
 
 
 class AvsepError(Exception):
@@ -42,3 +53,7 @@ class WeightsError(AvsepError):
 
 class DataError(AvsepError):
     """A data set, an index file or a training configuration cannot be used."""
+
+
+class CueWarning(UserWarning):
+    """A cue is taken only partly, e.g. without a word that the method does not know."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,37 +10,54 @@ from torch import Tensor
 
 from avsep_zoo.contracts import CueBatch, Embedding
 from avsep_zoo.cue import Cue
+from avsep_zoo.errors import CueError
 from avsep_zoo.media import VideoSource, probe
 from avsep_zoo.model import SeparationModel
 from avsep_zoo.pictures import read_picture
+from avsep_zoo.queries import Queries
 from avsep_zoo.separation import Localisation
 
-__all__ = ["Guide"]
+__all__ = ["Guide", "check_read"]
 
 _SHOWN = 4  # pictures that are kept of a localisation
+_LOOKING = frozenset({"frames", "detections"})
+_POINTING = frozenset({"label", "box", "detections"})  # these tell what is meant of what is seen
 
 
 class Guide:
-    """The cues of a recording as embeddings, made once, or per segment where pictures come from the video."""
+    """The cues of a recording as embeddings, made once, or per segment where pictures come from the video.
+
+    Embeddings are of the Q queries; what the user gets to see is of the N stems.
+
+    Args:
+        model: what they are for.
+        cues: as they were given, one per stem.
+        video: the video that is separated, where there is one.
+
+    Raises:
+        CueError: a cue has nothing that the model could use.
+    """
 
     def __init__(self, model: SeparationModel, cues: Sequence[Cue], video: VideoSource | None) -> None:
-        self.model, self.cues, self.video = model, cues, video
+        check_read(model, cues)
+        self.model, self.queries, self.video = model, Queries.of_cues(cues), video
+        self.remarks = list(dict.fromkeys(model.encoder.remarks(self.queries.asked)))
         self.still: Embedding | None = None
         self.first: CueBatch | None = None
         self.first_time = 0.0
         self.shown: dict[float, np.ndarray] = {}  # pictures of the video that were asked for, by their time
         self.times: list[float] = []  # of the segments
-        self.regions: list[np.ndarray | None] = []  # (N, 5) of each, or one of all: what the map of a cue shows
-        self.maps: list[np.ndarray | None] = []  # (N, h, w) of each segment: where in its region a source was found
+        self.regions: list[np.ndarray | None] = []  # (Q, 5) of each, or one of all: what the map of a cue shows
+        self.maps: list[np.ndarray | None] = []  # (Q, h, w) of each segment: where in its region a source was found
 
     def embed(self, times: Sequence[float]) -> Embedding:
-        """Embedding (B, N) for the next segments, which are centred at ``times`` seconds."""
+        """Embedding (B, Q) for the next segments, which are centred at ``times`` seconds."""
         self.times += times
         if self.still is not None:
             return self.still.repeat(len(times))
         still = self.video is None or self.model.encoder.per_clip
         moments = [self._middle(times[0])] if still else times
-        batches = [self.model.encoder.prepare(self.cues, video=self.video, time=time) for time in moments]
+        batches = [self.model.encoder.prepare(self.queries.asked, video=self.video, time=time) for time in moments]
         if self.first is None:
             self.first, self.first_time = batches[0], moments[0]
         self.regions += [_regions(batch) for batch in batches]
@@ -51,7 +68,7 @@ class Guide:
         return embedding
 
     def heard(self, localisation: Tensor | None) -> None:
-        """Keep where the sources were found (B, N, h, w) in the segments that were embedded last."""
+        """Keep where the sources were found (B, Q, h, w) in the segments that were embedded last."""
         count = len(self.times) - len(self.maps)
         kept = None if localisation is None else localisation.clamp(0, 1).half().cpu().numpy()
         self.maps += [None] * count if kept is None else list(kept)
@@ -65,7 +82,7 @@ class Guide:
         """What was used of each cue, and what was not."""
         assert self.first is not None
         notes = []
-        for n, cue in enumerate(self.cues):
+        for cue, n in self._stems():
             reads = self.model.encoder.reads & self.first.values.keys()
             told = self.first.present.keys() - self.first.values.keys()
             used = sorted(modality for modality in reads | told if self.first.has(modality)[0, n])
@@ -91,7 +108,7 @@ class Guide:
         assert self.first is not None
         pictures: list[np.ndarray | None] = []
         boxes: list[Sequence[float] | None] = []
-        for n, cue in enumerate(self.cues):
+        for cue, n in self._stems():
             used = "frames" in self.first.values and bool(self.first.has("frames")[0, n])
             time, box = self._looked_at(n)
             shown = used or (self.video is not None and box is not None)
@@ -101,8 +118,12 @@ class Guide:
 
     def localisations(self) -> list[Localisation | None] | None:
         """Where the source of each cue was found; None where the model does not say so, or not of which picture."""
-        localisations = [self._localisation(n, cue) for n, cue in enumerate(self.cues)]
+        localisations = [self._localisation(n, cue) for cue, n in self._stems()]
         return localisations if any(found is not None for found in localisations) else None
+
+    def _stems(self) -> Iterator[tuple[Cue, int]]:
+        """The cue and the number of the query of each stem."""
+        return zip(self.queries.wanted, self.queries.of, strict=True)
 
     def _localisation(self, number: int, cue: Cue) -> Localisation | None:
         """That of one cue, of the segments whose map and region have only finite numbers."""
@@ -129,7 +150,7 @@ class Guide:
         if told is not None and bool(told[0, number].isfinite().all()):
             time, *box = told[0, number].tolist()
             return time, box
-        return self.first_time, self.cues[number].box_at(self.first_time)
+        return self.first_time, self.queries.asked[number].box_at(self.first_time)
 
     def _picture(self, cue: Cue, time: float) -> np.ndarray:
         if cue.frames is None and self.video is not None:
@@ -145,7 +166,28 @@ class Guide:
         return frames if frames.ndim == 3 else frames[len(frames) // 2]
 
 
+def check_read(model: SeparationModel, cues: Sequence[Cue]) -> None:
+    """Make sure that no cue is made only of what the model passes over, however the rest of the video is used.
+
+    Raises:
+        CueError: one is; the sentence names it, what it has and what the model reads.
+    """
+    reads = model.encoder.reads
+    usable = reads | _POINTING if reads & _LOOKING else reads
+    for cue in cues:
+        if not cue.modalities & usable:
+            wanted = [*sorted(reads), "a box in the video"] if "frames" in reads else sorted(reads)
+            raise CueError(
+                f"The cue {cue.title!r} has only {_listed(sorted(cue.modalities), 'and')}, and {model.name} reads "
+                f"{_listed(sorted(reads), 'and')}; give it {_listed(wanted, 'or')}."
+            )
+
+
+def _listed(words: Sequence[str], last: str) -> str:
+    return f" {last} ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
+
+
 def _regions(batch: CueBatch) -> np.ndarray | None:
-    """What the maps of the cues show (N, 5): seconds of the media, x1, y1, x2, y2; None where that is not known."""
+    """What the maps of the cues show (Q, 5): seconds of the media, x1, y1, x2, y2; None where that is not known."""
     told = batch.get("map_region")
     return None if told is None else told[0].double().cpu().numpy()

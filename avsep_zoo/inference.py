@@ -8,6 +8,7 @@ that grow large lie in temporary files, so memory does not grow with the length.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -19,7 +20,7 @@ import torch
 
 from avsep_zoo.blocks.consistency import share_out
 from avsep_zoo.cue import Cue
-from avsep_zoo.errors import CueError, WeightsError
+from avsep_zoo.errors import CueError, CueWarning, WeightsError
 from avsep_zoo.full_band import FullBand
 from avsep_zoo.generative.noise import Sampling
 from avsep_zoo.generative.plan import describe_sampling, plan_sampling
@@ -32,6 +33,7 @@ from avsep_zoo.spool import Spool
 __all__ = ["separate"]
 
 _IN_MEMORY = 256 * 2**20  # bytes of all results before they move to temporary files
+_CALLER = 4  # stack level of who calls SeparationModel.separate: torch's inference mode and the method lie between
 _LOUDEST = 10.0  # of a mask: where sources cancel they are far louder than the mixture, and it may not be in between
 
 
@@ -64,29 +66,35 @@ def separate(
             source = open_audio(media, rate=rate)
             video = _open_video(media, stack)
             guide = Guide(model, wanted, video)
+            queries, stems = guide.queries, len(wanted)
+            residual = consistency and queries.leaves_rest
+            for remark in guide.remarks:
+                warnings.warn(remark, CueWarning, stacklevel=_CALLER)
             band = FullBand.of(model.front_end, source.rate)
             step, columns = _step(model, band, overlap)
-            share = _IN_MEMORY // (len(wanted) + 2)
-            tracks = len(wanted) + (2 if consistency else 1)
+            share = _IN_MEMORY // (stems + 2)
+            tracks = stems + (2 if residual else 1)
             spools = [stack.enter_context(Spool(source.channels, share)) for _ in range(tracks)]
-            masks = stack.enter_context(_MaskStrip(model, band, step, len(wanted)))
-            overlap_add = _OverlapAdd(band.segment, step, len(wanted), source.channels)
+            masks = stack.enter_context(_MaskStrip(model, band, step, stems))
+            overlap_add = _OverlapAdd(band.segment, step, len(queries.asked), source.channels)
             begun = 0
             for segments in _batched(_segments(source, band.segment, step), batch):
                 if sampling is not None:
                     starts = [(begun + k) * columns for k in range(len(segments))]
                     sampling, begun = replace(sampling, starts=starts), begun + len(segments)
                 done = _run(model, guide, band, segments, consistency, sampling)
-                for (start, mixture, last), stems, mask in done:
-                    masks.add(start, mask, last, mixture.shape[1])
-                    whole, parts = overlap_add.add(mixture, stems, last)
-                    rest = [whole - parts.sum(axis=0)] if consistency else []
-                    for spool, block in zip(spools, [*parts, whole, *rest], strict=True):
+                for (start, mixture, last), answers, mask in done:
+                    masks.add(start, queries.masks(mask), last, mixture.shape[1])
+                    whole, parts = overlap_add.add(mixture, answers, last)
+                    rest = [queries.rest(whole, parts)] if residual else []
+                    for spool, block in zip(spools, [*queries.stems(whole, parts), whole, *rest], strict=True):
                         spool.write(block)
                     if progress:
                         progress(spools[-1].columns / source.rate, source.duration)
             result = _result(model, wanted, guide, spools, masks, source.rate)
             result.sampling = describe_sampling(model.driver, sampling)
+            if consistency and not residual:
+                result.notes.append("There is no residual: the stems together claim all of the mixture.")
             return result
     finally:
         model.train(training)
@@ -158,7 +166,7 @@ def _run(
     consistency: bool,
     sampling: Sampling | None,
 ) -> Iterator[tuple[_Segment, np.ndarray, np.ndarray]]:
-    """Separate a batch of segments: stems (N, channels, segment) and the model's mask (N, F', T) of each."""
+    """Separate a batch of segments: sounds (Q, channels, segment) and the model's mask (Q, F', T) of each."""
     front: Any = model.front_end
     heard = np.stack([band.listen(mixture) for _, mixture, _ in segments])
     times = [(start + mixture.shape[1] / 2) / band.rate for start, mixture, _ in segments]
@@ -174,7 +182,7 @@ def _run(
     shown = front.warped_mask(estimate, spectrum)
     for index, segment in enumerate(segments):
         row = slice(index, index + 1)
-        mask = band.spread(linear[row], spectrum.magnitude[row])[0]  # (N, F_R, T_R)
+        mask = band.spread(linear[row], spectrum.magnitude[row])[0]  # (Q, F_R, T_R)
         yield segment, band.apply(segment[1], mask), shown[index].clamp(0, 1).float().cpu().numpy()
 
 
@@ -253,7 +261,7 @@ def _result(
         rate=rate,
         method=model.name,
         cues=[cue.describe() for cue in cues],
-        notes=guide.notes(),
+        notes=[*guide.notes(), *guide.remarks],
         frames=pictures,
         boxes=boxes,
         localisations=guide.localisations(),

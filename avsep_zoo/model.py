@@ -159,11 +159,13 @@ class SeparationModel(nn.Module):
         Args:
             media: path of any audio or video file FFmpeg reads, or an array or tensor (samples,) or
                 (channels, samples) with ``rate``.
-            cues: one per source; a string is a label.
+            cues: one per source; a string is a label. The stem of a negated cue is the mixture without what the cue
+                names, at the recording's own samples.
             rate: sample rate in Hz of an array.
             consistency: share the mixture out between the stems and a ``residual``, so that they add up to it
                 (:func:`avsep_zoo.blocks.consistency.share_out`); otherwise the masks stay as they are and
-                there is no residual.
+                there is no residual. With negated cues the things that are named share the mixture; the
+                residual is the one thing that is left out of all stems, if there is one.
             overlap: share of a segment that is cross-faded with the next one, in [0, 0.75].
             batch: segments that go through the network at once.
             seed: of the noise a generative model starts from: the same seed gives the same stems, with another
@@ -176,6 +178,9 @@ class SeparationModel(nn.Module):
             MediaError: the media cannot be read.
             CueError: a cue is missing something the model needs, or cannot be told from another.
             CompositionError: the model has no such solver, or cannot take as many steps.
+
+        Warns:
+            CueWarning: something of a cue is not used; :attr:`Separation.notes` say so, too.
         """
         from avsep_zoo.inference import separate
 

@@ -75,6 +75,7 @@ def render(separation: Separation, title: str) -> str:
         "mixture": sound("Mixture", separation.mixture),
         "stems": stems,
         "masked": any("mask" in stem for stem in stems),
+        "adds_up": separation.adds_up,
         "residual": separation.residual and sound("Residual", separation.residual.waveform),
         "numbers": [_numbers(separation, stem, mixture_rms) for stem in separation.tracks],
         "sampling": separation.sampling,
@@ -97,7 +98,7 @@ def _summary(separation: Separation) -> str:
     listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "nothing"
     channels = {1: "mono", 2: "stereo"}.get(separation.channels, f"{separation.channels}-channel")
     text = f"{separation.method} separated {listed} from {_length(separation.seconds)} of {channels} sound"
-    if separation.residual is not None:
+    if separation.adds_up:
         return f"{text}; stems and residual add up to the mixture."
     return f"{text}."
 

@@ -86,7 +86,8 @@ class Separation:
 
     Args:
         stems: in the order of the cues.
-        residual: what no stem claims; stems and residual add up to the mixture.
+        residual: what no stem claims; stems and residual add up to the mixture, unless one of several cues is
+            negated (:attr:`adds_up`).
         mixture: (channels, samples) float32; may be a memory map.
         rate: sample rate in Hz of all waveforms.
         method: name of the model, e.g. ``iquery.mini``.
@@ -155,6 +156,12 @@ class Separation:
     def seconds(self) -> float:
         """Length of every waveform in seconds."""
         return self.mixture.shape[1] / self.rate
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether stems and residual add up to the mixture; beside a negated stem some sounds are heard twice."""
+        negated = any(cue.get("negated") for cue in self.cues)
+        return self.residual is not None and (len(self.stems) == 1 or not negated)
 
     def stem(self, name: str) -> Stem:
         """Return the stem called ``name``.

@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 from avsep_zoo import __version__
 from avsep_zoo.cards import card_folder
 from avsep_zoo.cli import app
-from avsep_zoo.cli.separate import parse_cue
+from avsep_zoo.cli.cue_options import parse_cue
 from avsep_zoo.cli.stems import levels
 from avsep_zoo.errors import MediaError
 
@@ -183,7 +183,7 @@ def test_help_fits_80_columns_and_groups_the_commands() -> None:
     ("arguments", "reason"),
     [
         (["frob"], "No such command"),
-        (["separate", "a.wav"], "Missing option '--cue'"),
+        (["separate", "a.wav"], "Nothing is asked for; give --cue, --text or --example."),
         (["separate", "a.wav", "--cue", "violin@1,2,3"], "has the box '1,2,3'"),
         (["separate", "a.wav", "--cue", "violin@a,b,c,d"], "has the box 'a,b,c,d'"),
         (["separate", "a.wav", "--cue", "violin@5,5,5,9"], "no area"),

@@ -23,6 +23,7 @@ TRACK = np.array([[0.0, 1, 2, 11, 12], [1.0, 5, 6, 15, 16], [4.0, 9, 9, 19, 29]]
     [
         ({"label": "violin"}, {"label"}),
         ({"text": "a dog", "name": "dog"}, {"text"}),
+        ({"text": "a dog", "negated": True}, {"text"}),
         ({"frames": PICTURE}, {"frames"}),
         ({"frames": "clip.mp4", "box": (1, 2, 3, 4)}, {"frames", "box"}),
         ({"boxes": TRACK}, {"box"}),
@@ -44,13 +45,17 @@ def test_modalities(given: dict[str, Any], modalities: set[str]) -> None:
         ({"label": "violin", "text": "a violin"}, "violin"),
         ({"text": "a violin"}, "a violin"),
         ({"frames": PICTURE, "box": (0, 0, 1, 1)}, "source by box"),
+        ({"text": "the violin", "negated": True}, "everything but the violin"),
+        ({"label": "violin", "text": "a violin", "negated": True}, "everything but violin"),
+        ({"name": "rest", "label": "violin", "negated": True}, "rest"),
+        ({"box": (0, 0, 1, 1), "negated": True}, "everything but source by box"),
     ],
 )
 def test_title(given: dict[str, Any], title: str) -> None:
     assert Cue(**given).title == title
 
 
-@pytest.mark.parametrize("given", [{}, {"name": "left"}, {"audio_rate": 8000}])
+@pytest.mark.parametrize("given", [{}, {"name": "left"}, {"audio_rate": 8000}, {"negated": True}])
 def test_empty(given: dict[str, Any]) -> None:
     with pytest.raises(CueError, match="The cue is empty; give at least one of label, text"):
         Cue(**given)
@@ -71,6 +76,8 @@ def test_empty(given: dict[str, Any]) -> None:
         ({"audio": np.zeros(8)}, "audio without its rate; give audio_rate in Hz"),
         ({"detections": np.zeros((2, 7))}, "detections is ndarray; give avsep_zoo.data.detections.Detections, or the"),
         ({"detections": [[1, 2]]}, "detections is list; give"),
+        ({"negated": "no"}, "negated is 'no'; give True for everything but the source, or False"),
+        ({"negated": None}, "negated is None; give True"),
     ],
 )
 def test_what_is_refused(given: dict[str, Any], text: str) -> None:
@@ -110,6 +117,7 @@ def test_describe_is_plain_json() -> None:
         "name": "left",
     }
     assert Cue(detections=Path("secret/seen.npy")).describe() == {"detections": "seen.npy"}
+    assert Cue(text="a dog", negated=True).describe() == {"text": "a dog", "negated": True}
 
 
 def test_cues_do_not_change() -> None:

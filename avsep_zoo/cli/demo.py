@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from avsep_zoo.cli import stems
-from avsep_zoo.cli.terminal import busy, console, print_table, seconds_bar
+from avsep_zoo.cli.terminal import busy, console, cue_warnings, print_table, seconds_bar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +54,7 @@ def demo(
             loaded = load(model)
         cues = [Cue(name=source["label"], boxes=source["boxes"]) for source in about["sources"]]
         started = time.monotonic()
-        with seconds_bar("Separating") as advance:
+        with cue_warnings() as told, seconds_bar("Separating") as advance:
             result = loaded.separate(clip / about["media"], cues, progress=advance)
         seconds = time.monotonic() - started
         with busy("Comparing with the true sources"):
@@ -72,7 +72,7 @@ def demo(
     ]
     print_table(("Source", "SDR of the mixture", "SDR after", "Improvement, dB"), rows, numbers=(1, 2, 3))
     screen.print()
-    saved.show()
+    saved.show(told)
     if open_report and saved.report is not None:
         typer.launch(saved.report.resolve().as_uri())
 

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from avsep_zoo.cli import stems
 from avsep_zoo.cli.cue_detections import Surroundings
+from avsep_zoo.cli.cue_options import all_cues, check_examples, check_media
 from avsep_zoo.cli.detector_options import DetectorName, DetectorWeights, MinScore
-from avsep_zoo.cli.terminal import busy, console, print_json, seconds_bar
-from avsep_zoo.errors import AvsepError, CueError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from avsep_zoo.cue import Cue
+from avsep_zoo.cli.terminal import busy, console, cue_warnings, print_json, seconds_bar
+from avsep_zoo.errors import AvsepError
 
 __all__ = ["Device", "choose_device", "separate"]
 
@@ -30,16 +26,33 @@ def separate(
         typer.Argument(metavar="FILE", help="Any sound or video file that FFmpeg reads.", show_default=False),
     ],
     cue: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(metavar="CUE", help="A source: CLASS, CLASS@BOX or @BOX; repeatable.", show_default=False),
-    ],
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT",
+            help="What to hear, or 'everything but' what, in words; each source of it is a cue; repeatable.",
+        ),
+    ] = None,
+    example: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="A sound like the one to hear; repeatable. Stems: cues, texts, examples."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", metavar="DIR", help="Folder for the stems (default: FILE's name with -stems)."),
     ] = None,
     model: Annotated[
-        str, typer.Option(metavar="NAME", help="A method, a variant, or the folder of a weights card.")
-    ] = "iquery",
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A method, a variant, or the folder of a weights card (default: iquery; for words or examples "
+            "bimodal_sep).",
+            show_default=False,
+        ),
+    ] = None,
     weights: Annotated[
         str, typer.Option(metavar="NAME", help="Other weights for the method: a card's name or folder.")
     ] = "default",
@@ -86,6 +99,11 @@ def separate(
     [bold]avsep separate duet.mp4 --cue violin --cue flute -o stems[/bold]
     [bold]avsep separate duet.mp4 --cue violin@0,20,190,180 --cue @195,20,380,180[/bold]
 
+    A method that goes by words takes a caption, or what to leave out; one that goes by sound takes examples:
+
+    [bold]avsep separate clip.wav --text "a violin plays while a flute sings"[/bold]
+    [bold]avsep separate clip.wav --text "everything but the violin"[/bold]
+
     A method that goes by pictures needs a box per cue; a generative one has a dial, too:
 
     [bold]avsep separate duet.mp4 --model davis_flow --cue a@0,20,190,180 --cue b@195,20,380,180 --steps 8[/bold]
@@ -94,21 +112,23 @@ def separate(
 
     [bold]avsep separate duet.mp4 --model avsgs --cue violin --cue flute --detections duet-detections.safetensors[/bold]
     """
-    cues = [parse_cue(text, number) for number, text in enumerate(cue, 1)]
+    cues = all_cues(cue or (), text or (), example or ())
     folder = out if out is not None else Path(f"{file.stem}-stems")
     stems.check_folder(folder, overwrite=overwrite)
     check_media(file, cues)
+    check_examples(example or ())
     context = tuple(label.strip() for label in context_label or () if label.strip())
     surroundings = Surroundings(file, detections, detector, detector_weights, min_score, context)
     surroundings.check()
     detected = surroundings.read()
+    model = model or ("bimodal_sep" if text or example else "iquery")
     with busy(f"Loading {model}"):
         from avsep_zoo.load import load
 
         loaded = load(model, weights=weights, device=choose_device(device))
     cues, notes = surroundings.add_to(cues, detected, loaded, str(loaded.device))
     started = time.monotonic()
-    with seconds_bar("Separating") as advance:
+    with cue_warnings() as told, seconds_bar("Separating") as advance:
         result = loaded.separate(
             file,
             cues,
@@ -130,61 +150,7 @@ def separate(
         f"{loaded.name} on {loaded.device} separated {result.seconds:.1f} s of sound in {seconds:.1f} s.\n",
         soft_wrap=True,
     )
-    saved.show()
-
-
-def parse_cue(text: str, number: int) -> Cue:
-    """Read ``label``, ``label@x1,y1,x2,y2`` or ``@x1,y1,x2,y2``; ``number`` names a cue without a label.
-
-    Raises:
-        typer.BadParameter: the text is none of these.
-    """
-    from avsep_zoo.cue import Cue
-
-    label, at, corners = text.rpartition("@") if "@" in text else (text, "", "")
-    label = label.strip()
-    box: list[float] | None = None
-    if at:
-        try:
-            box = [float(corner) for corner in corners.split(",")]
-        except ValueError:
-            box = []
-        if len(box) != 4:
-            raise typer.BadParameter(
-                f"{text!r} has the box {corners!r}; give four numbers, as in violin@0,20,190,180.",
-                param_hint="--cue",
-            )
-    elif not label:
-        raise typer.BadParameter(f"{text!r} names nothing; give a class, a box, or both.", param_hint="--cue")
-    try:
-        return Cue(label=label or None, box=box, name=None if label else f"source-{number}")
-    except CueError as error:
-        raise typer.BadParameter(f"{text!r}: {error}", param_hint="--cue") from error
-
-
-def check_media(file: Path, cues: Sequence[Cue]) -> None:
-    """Make sure before a model is loaded that ``file`` has sound, and pictures where the boxes are.
-
-    Raises:
-        MediaError: the file cannot be read or has no sound.
-        CueError: a box lies where there is no picture.
-    """
-    from avsep_zoo.media import open_audio, probe
-
-    open_audio(file)
-    video = probe(file).video
-    for cue in cues:
-        box = cue.box_at(0.0)
-        if box is None:
-            continue
-        if video is None:
-            raise CueError(f"{file} has no pictures, so leave out the box of {cue.title!r}.")
-        x1, y1, x2, y2 = box
-        if x2 <= 0 or y2 <= 0 or x1 >= video.width or y1 >= video.height:
-            raise CueError(
-                f"The box of {cue.title!r} ({x1:g},{y1:g},{x2:g},{y2:g}) is outside the picture of {file}; "
-                f"give pixels within {video.width} x {video.height}."
-            )
+    saved.show(told)
 
 
 def choose_device(wanted: Device) -> str:

@@ -11,6 +11,8 @@ from avsep_zoo.cli.terminal import busy, console, print_table
 from avsep_zoo.errors import MediaError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
 
     from avsep_zoo.separation import Separation
@@ -64,8 +66,8 @@ class Saved:
             "notes": self.separation.notes,
         }
 
-    def show(self) -> None:
-        """Print the files with their levels, what was used, and where the report is."""
+    def show(self, told: Sequence[str] = ()) -> None:
+        """Print the files with their levels, what was used, and where the report is; not the notes ``told`` before."""
         saved = self.to_dict()
         rows = [
             (
@@ -84,7 +86,8 @@ class Saved:
         if self.separation.notes:
             out.print()
         for note in self.separation.notes:
-            out.print(note)
+            if note not in told:
+                out.print(note)
         if self.report is not None:
             out.print(f"Report: {self.report}", soft_wrap=True)
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from avsep_zoo.errors import CueWarning
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
     from rich.text import Text
 
-__all__ = ["busy", "console", "count_bar", "print_json", "print_table", "seconds_bar", "warn"]
+__all__ = ["busy", "console", "count_bar", "cue_warnings", "print_json", "print_table", "seconds_bar", "warn"]
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -105,6 +108,29 @@ def seconds_bar(text: str) -> Iterator[Callable[[float, float | None], None]]:
             progress.update(task, completed=done, total=total, seconds=shown)
 
         yield advance
+
+
+@contextmanager
+def cue_warnings() -> Iterator[list[str]]:
+    """Hold what a model remarks about cues while it works, then show each sentence once; after an error, none.
+
+    Gives the list of the sentences, for whoever shows the notes of the separation, which hold them, too.
+    """
+    told: list[str] = []
+    show = warnings.showwarning
+
+    def hold(message: Warning | str, category: type[Warning], *more: Any, **named: Any) -> None:
+        if not issubclass(category, CueWarning):
+            show(message, category, *more, **named)
+        elif str(message) not in told:
+            told.append(str(message))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", CueWarning)
+        warnings.showwarning = hold
+        yield told
+    for sentence in told:
+        warn(sentence)
 
 
 def warn(message: Warning | str, *_: object, **__: object) -> None:

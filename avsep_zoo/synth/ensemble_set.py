@@ -103,7 +103,8 @@ def write_ensembles(
     a player in the picture. It is listed three times, with the same pictures: the duet (``/cello+piano/ID.wav``) and
     what each player contributes to it (``/cello/ID.wav``, ``/piano/ID.wav``); ``train_duets`` and ``val_duets`` list
     the duets alone, to learn from without any solo; ``train_half`` and ``val_half`` what the players of every second
-    ensemble contribute, ``train_semi`` and ``val_semi`` these and the duets of the others, to learn from few solos. Of ``ensembles`` (at least 3) 8 %, and at least two, are the split
+    ensemble contribute, ``train_semi`` and ``val_semi`` these and the duets of the others, to learn from few solos. Of
+    ``ensembles`` (at least 3) 8 %, and at least two, are the split
     ``val``; there is no test split. ``soundfonts`` (default: FluidR3_GM) play melodies; where ``solos/<class>/`` has
     recordings of the split, every second player of the class plays one of those. The boxes of players (score 1) and
     props (score 0.3 to 1) are the detections; ``classes`` of the manifest names the detector's classes from 1 on,
