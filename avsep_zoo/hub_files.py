@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,12 +39,14 @@ class HubFiles:
     sha256: Mapping[str, str]
 
 
-def fetch(spec: str | Path) -> HubFiles:
+def fetch(spec: str | Path, *, patterns: Sequence[str] = _PATTERNS, what: str = "weights") -> HubFiles:
     """Return the files that ``spec`` names, after checking the content of those from the Hub.
 
     Args:
         spec: a folder in the Hub's layout (``config.json``, ``model.safetensors``, ...), a weights file, or
             ``org/name@commit``; from the cache where they are there, also without a network.
+        patterns: of the names of the files that are wanted; nothing else is fetched.
+        what: they are, in errors.
 
     Raises:
         WeightsError: nothing is there, the commit is not given in full, the files cannot be fetched, or one is
@@ -52,41 +54,42 @@ def fetch(spec: str | Path) -> HubFiles:
     """
     local = Path(spec).expanduser()
     if local.exists():
-        return _own_files(local)
+        return _own_files(local, patterns, what)
     match = _NAME.fullmatch(str(spec))
     if match is None:
-        raise WeightsError(f"The weights {str(spec)!r} do not exist; give a folder, a file, or org/name@commit.")
+        raise WeightsError(f"The {what} {str(spec)!r} do not exist; give a folder, a file, or org/name@commit.")
     name, revision = match.groups()
     if revision is None or re.fullmatch(r"[0-9a-f]{40}", revision) is None:
         raise WeightsError(
-            f"The weights {str(spec)!r} are no folder here and no fixed revision of a model on the Hub; write "
+            f"The {what} {str(spec)!r} are no folder here and no fixed revision of a model on the Hub; write "
             f"{name}@ and the 40 hexadecimal digits of its commit."
         )
-    folder = _snapshot(name, revision)
+    folder = _snapshot(name, revision, patterns)
     sha256 = {}
     for file in sorted(path for path in folder.rglob("*") if not path.is_dir()):
-        if any(file.match(pattern) for pattern in _PATTERNS):
+        if any(file.match(pattern) for pattern in patterns):
             sha256[file.relative_to(folder).as_posix()] = _checked(file, folder, f"{name}@{revision[:7]}")
     if not sha256:
-        raise WeightsError(f"{name}@{revision[:7]} holds no weights; check name and commit.")
+        raise WeightsError(f"{name}@{revision[:7]} holds no {what}; check name and commit.")
     return HubFiles(folder, name, revision, sha256)
 
 
-def _own_files(path: Path) -> HubFiles:
+def _own_files(path: Path, patterns: Sequence[str], what: str) -> HubFiles:
     if path.is_file():
         return HubFiles(path, path.name, None, {path.name: file_sha256(path)})
-    found = {name for pattern in _PATTERNS for name in path.glob(pattern) if name.is_file()}
+    found = {name for pattern in patterns for name in path.glob(pattern) if name.is_file()}
     if not found:
-        raise WeightsError(f"The folder {str(path)!r} holds no weights; it needs a .safetensors or .pth file.")
+        needed = "a .safetensors or .pth file" if patterns is _PATTERNS else f"a file {' or '.join(patterns)}"
+        raise WeightsError(f"The folder {str(path)!r} holds no {what}; it needs {needed}.")
     return HubFiles(path, path.resolve().name, None, {file.name: file_sha256(file) for file in sorted(found)})
 
 
-def _snapshot(name: str, revision: str) -> Path:
+def _snapshot(name: str, revision: str, patterns: Sequence[str]) -> Path:
     from huggingface_hub import errors as hub
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(_PATTERNS)))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
     except hub.HFValidationError as error:
         raise WeightsError(f"{name!r} is no name of a model on the Hub; write org/name@commit.") from error
     except hub.GatedRepoError as error:

@@ -1,4 +1,4 @@
-"""Published weights that an image network starts from: fetched, checked, loaded strictly."""
+"""Published weights that a network starts from: fetched, checked, loaded strictly."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from avsep_zoo.detection.torchvision_weights import read_settings, read_tensors
 from avsep_zoo.errors import WeightsError
 from avsep_zoo.hub_files import fetch
 
-__all__ = ["load_into", "load_resnet"]
+__all__ = ["load_entries", "load_into", "load_resnet"]
 
 
 def load_into(
@@ -48,13 +48,26 @@ def load_into(
                 "the same network."
             )
     entries = {k: v for k, v in read_tensors(files.path).items() if not (k.startswith(unused) or k.endswith(unused))}
+    load_entries(network, entries, title=title, source=files.source)
+
+
+def load_entries(network: nn.Module, entries: Mapping[str, Tensor], *, title: str, source: str) -> None:
+    """Load entries into a network; nothing is loaded unless all of them fit.
+
+    Args:
+        network: in place; counters of batches may be missing among the entries.
+        entries: by their names in the network.
+        title, source: of the network and of the entries, in errors.
+
+    Raises:
+        WeightsError: they are those of another network.
+    """
     wanted = network.state_dict()
-    counters = {k: v for k, v in wanted.items() if k.endswith("num_batches_tracked")}
-    entries = counters | entries
+    entries = {k: v for k, v in wanted.items() if k.endswith("num_batches_tracked")} | dict(entries)
     misfits = sorted(wanted.keys() ^ entries.keys()) or [k for k in wanted if wanted[k].shape != entries[k].shape]
     if misfits:
         raise WeightsError(
-            f"The weights {files.source} do not fit this {title}: {len(misfits)} entries are missing, unknown or of "
+            f"The weights {source} do not fit this {title}: {len(misfits)} entries are missing, unknown or of "
             f"another shape, the first is {misfits[0]!r}; give those of the same network."
         )
     network.load_state_dict(entries)

@@ -155,3 +155,12 @@ def test_an_empty_folder_is_no_weights(tmp_path: Path) -> None:
     """A folder without any file of weights is refused."""
     with pytest.raises(WeightsError, match="holds no weights"):
         fetch(tmp_path)
+
+
+def test_only_what_is_wanted(cache: Path) -> None:
+    """Files that no pattern names are neither needed nor checked."""
+    blob_of(cache, "model.safetensors").write_bytes(b"changed")
+    files = fetch(SPEC, patterns=("vocab.txt", "config.json"), what="words")
+    assert set(files.sha256) == {"config.json", "text/vocab.txt"}
+    with pytest.raises(WeightsError, match="holds no words"):
+        fetch(SPEC, patterns=("*.bin",), what="words")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,7 +57,8 @@ def read_settings(weights: Path, known: Mapping[str, type]) -> dict[str, Any]:
 def read_tensors(weights: Path) -> dict[str, Tensor]:
     """Read the one ``.safetensors`` or ``.pth`` file of a folder, or the file itself; never unpickles objects.
 
-    Training checkpoints may hold their tensors under ``model`` or ``state_dict``, with names ``module.*``.
+    Training checkpoints may hold their tensors under ``model`` or ``state_dict``, with names ``module.*``, and numbers
+    of NumPy among what is not needed.
 
     Raises:
         WeightsError: there is no such file, there are several, or it holds anything but named tensors.
@@ -69,7 +71,8 @@ def read_tensors(weights: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(file)
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_numbers()):
+            content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except Exception as error:
         why = str(error).split("\n")[0].split(". ")[0].rstrip(". ")[:200]
         raise WeightsError(
@@ -108,6 +111,16 @@ def build_fitting(
         f"The {title} have {len(wanted)} tensors that fit none of {', '.join(names)}; give the state_dict of one of "
         "these."
     )
+
+
+def _numbers() -> list[Any]:
+    """What a pickle needs for NumPy's numbers, under their names of before and since NumPy 2; none of it is code."""
+    import numpy as np
+
+    kinds = [np.dtype(kind) for kind in (np.float32, np.float64, np.int32, np.int64, np.bool_)]
+    make = np.float64(0).__reduce__()[0]
+    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+    return [*((make, name) for name in names), np.dtype, *(type(kind) for kind in kinds)]
 
 
 def _weights_file(weights: Path) -> Path:
