@@ -395,4 +395,6 @@ def expand_sources(features: Tensor, batch: int, sources: int) -> Tensor:
     """Repeat (B, C, H, W) features for each of N sources to (B N, C, H, W); expanded ones pass unchanged."""
     if features.shape[0] == batch * sources:
         return features
-    return repeat(features, "b c h w -> (b n) c h w", n=sources)
+    last = features.is_contiguous(memory_format=torch.channels_last)
+    expanded = repeat(features, "b c h w -> (b n) c h w", n=sources)
+    return expanded.contiguous(memory_format=torch.channels_last) if last else expanded

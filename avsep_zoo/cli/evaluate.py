@@ -16,10 +16,10 @@ from avsep_zoo.errors import DataError
 
 __all__ = ["evaluate"]
 
-Use = Literal["both", "label", "frames", "text"]
+Use = Literal["both", "label", "frames", "text", "audio"]
 
 _SEEN = frozenset({"frames", "detections"})
-_MEANT = {"both": _SEEN | {"label", "text"}, "frames": _SEEN}
+_MEANT = {"both": _SEEN | {"label", "text", "audio"}, "frames": _SEEN}
 
 
 def evaluate(
@@ -46,7 +46,8 @@ def evaluate(
     use: Annotated[
         Use,
         typer.Option(
-            help="Which cues the models are given; frames come with what was detected in them, both is all there are."
+            help="Which cues the models are given; frames come with what was detected in them, audio is an example: "
+            "another clip of the class, both is all there are."
         ),
     ] = "both",
     consistency: Annotated[

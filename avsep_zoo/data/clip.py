@@ -27,6 +27,7 @@ class Clip:
         motion: ``.npy`` of motion features.
         start: where the clip begins in ``audio`` and ``video``, in seconds.
         duration: seconds from ``start``; None is all there is.
+        example: a clip of the same class to be shown for it (:func:`avsep_zoo.data.examples.with_examples`).
     """
 
     id: str
@@ -43,6 +44,7 @@ class Clip:
     motion: Path | None = None
     start: float = 0.0
     duration: float | None = None
+    example: Clip | None = None
 
     @property
     def label(self) -> str | None:

@@ -13,6 +13,7 @@ from avsep_zoo.contracts import CueBatch
 from avsep_zoo.cue import Cue
 from avsep_zoo.data.clip import Clip
 from avsep_zoo.data.clip_cues import black_cue, blacken, shown_cue
+from avsep_zoo.data.examples import example_cue
 from avsep_zoo.data.reader import Protocol, Skipped
 from avsep_zoo.data.segment import clip_seconds, published_segment, read_segment
 from avsep_zoo.errors import AvsepError, DataError
@@ -37,8 +38,9 @@ class FixedMixtures(Dataset[dict[str, Any]]):
         rate: sample rate in Hz, the model's or any other.
         length: samples of a segment.
         reads: modalities that the encoder reads; nothing else is loaded.
-        use: which of ``label``, ``text``, ``frames`` and ``detections`` cues give; None is all. One that would be empty
-            gives its label, or caption.
+        use: which of ``label``, ``text``, ``frames``, ``detections`` and ``audio`` cues give; None is all. One that
+            would be empty gives its label, or caption; but with ``audio`` alone a clip without an example
+            (:func:`~avsep_zoo.data.examples.with_examples`) cannot be used.
         members: cues per clip; above 1 every clip has so many classes, and a cue for each of them.
         placement: ``middle``: around the middle of each clip, from its beginning where it is shorter; ``frame``:
             around the frame after the middle one, its number being the frame count // 2 + 1, silent outside of the
@@ -98,13 +100,13 @@ class FixedMixtures(Dataset[dict[str, Any]]):
 
     @property
     def _loaded(self) -> frozenset[str]:
-        return self.reads if self.use is None else self.reads - ({"frames", "detections"} - self.use)
+        return self.reads if self.use is None else self.reads - ({"frames", "detections", "audio"} - self.use)
 
     def _source(self, clip: Clip) -> tuple[np.ndarray, list[Cue]]:
         paper = self.protocol == "paper"
         span = clip_seconds(clip, self.rate if paper and self.assume_rate else 1)
         start, time = self._place(clip, span)
-        if start >= span:
+        if not paper and start >= span:  # published loaders may repeat the sound
             raise DataError(
                 f"The sound {str(clip.audio)!r} ends at {span:.2f} s, before the segment of clip {clip.id!r} begins at "
                 f"{start:.2f} s; check its frame count."
@@ -131,7 +133,18 @@ class FixedMixtures(Dataset[dict[str, Any]]):
             protocol=self.protocol,
             at=self.time,
         )
-        return sound, self._cues(clip, shown)
+        return sound, self._cues(clip, shown | self._example(clip))
+
+    def _example(self, clip: Clip) -> dict[str, Any]:
+        """An example of the sound of a clip, as arguments of a cue."""
+        if "audio" in self._loaded and clip.example is not None:
+            return example_cue(clip.example)
+        if self.use == {"audio"}:
+            raise DataError(
+                f"The clip {clip.id!r} has no other clip of its class in another file as an example; add one, or give "
+                "other cues than audio."
+            )
+        return {}
 
     def _place(self, clip: Clip, span: float) -> tuple[float, float]:
         """Where the segment begins and the time of its frames, in seconds from the beginning of the clip."""
@@ -150,6 +163,6 @@ class FixedMixtures(Dataset[dict[str, Any]]):
             return [Cue(label=label, **shown) for label in clip.labels]
         names: dict[str, Any] = {"label": clip.label, "text": clip.text}
         given = {name: value for name, value in names.items() if self.use is None or name in self.use}
-        if shown.get("frames") is None and not any(given.values()):
+        if shown.get("frames") is None and "audio" not in shown and not any(given.values()):
             given = names
         return [Cue(**given, **shown)]

@@ -272,8 +272,8 @@ class MixAndSeparate(Dataset[dict[str, Any]]):
         places = [*range(cued)] if len(clip.labels) == cued else draw_places(len(clip.labels), cued, rng)
         named = [clip.labels[place] for place in places]
         text = clip.text if clip.label is not None else None
-        given = [Cue(label=label, text=text, **shown, **self._example(label, clip, rng)) for label in named]
-        return tuple(given), shares(places)
+        cues = [Cue(label=label, text=text, **shown, **self._example(label, clip, rng)) for label in named]
+        return tuple(cues), shares(places)
 
     def _example(self, label: str | None, clip: Clip, rng: np.random.Generator) -> dict[str, Any]:
         """An example of the sound of a class in a clip, as arguments of a cue."""

@@ -1,6 +1,7 @@
 """Numbers that papers report under a protocol, each with the place where it was found.
 
-Only what was found is here. Where a paper's own table could not be read, the place says who repeats the number.
+Only what was found is here. Where a paper's own table could not be read, the place says who repeats the number. A
+number without its data set, as in the bar chart of BiModalSep's README, belongs to no protocol and is left out.
 """
 
 from __future__ import annotations
@@ -41,10 +42,6 @@ def _rows(source: str, sources: int, rows: Mapping[str, tuple[float | None, ...]
 
 _IAL_CMS = "table for MUSIC, a picture in the README of github.com/ZhenkaiLin/IAL-CMS"
 _IQUERY = f"{_IAL_CMS}; the tables of the iQuery paper were not read"
-_BIMODAL = (
-    "bar chart in the README of github.com/microsoft/BiModalAudioSeparation; it names no data set and shows musical "
-    "instruments"
-)
 
 PUBLISHED: Mapping[str, tuple[Reported, ...]] = {
     "iquery.music": _rows(_IQUERY, 2, {"iQuery": (11.17, 15.84, 14.27)}),
@@ -80,20 +77,5 @@ PUBLISHED: Mapping[str, tuple[Reported, ...]] = {
         "wizwand.com, page of the Co-Separation paper, second hand; the tables of the AVSGS paper were not read",
         2,
         {"Co-Separation": (6.6,)},
-    ),
-    "bimodal_sep.music": _rows(
-        _BIMODAL,
-        2,
-        {"supervised on solos, read off a line": (8.1,)}
-        | {
-            f"{method}, trained on {trained}-mixtures": (value,)
-            for method, values in {
-                "BiModalSep, weak": (7.9, 7.1, 6.2),
-                "BiModalSep, 5 % solos": (8.8, 8.4, 7.3),
-                "BiModalSep, 75 % solos": (9.5, 8.8, 8.6),
-                "CLIPSep": (4.6, 3.5, 2.7),
-            }.items()
-            for trained, value in zip((2, 3, 4), values, strict=True)
-        },
     ),
 }

@@ -13,6 +13,7 @@ from typing import Any
 
 from avsep_zoo import __version__
 from avsep_zoo.data.clip import Clip
+from avsep_zoo.data.examples import with_examples
 from avsep_zoo.data.reader import Reader, open_data
 from avsep_zoo.errors import AvsepError, DataError
 from avsep_zoo.evaluation.contender import Contender, Setting
@@ -31,7 +32,7 @@ from avsep_zoo.registry import registry
 
 __all__ = ["evaluate"]
 
-ALL_CUES = frozenset({"detections", "frames", "label", "text"})
+ALL_CUES = frozenset({"audio", "detections", "frames", "label", "text"})
 
 Mixtures = list[tuple[Clip, ...]]
 Progress = Callable[[str, str, int, int], None]
@@ -89,7 +90,8 @@ def evaluate(
     left_out: dict[str, list[dict[str, str]]] = {}
     for name in dict.fromkeys(lists or [_default_list(protocol, reader, notes)]):
         before = len(reader.skipped)
-        mixtures[name] = reader.mixtures(name)
+        listed = reader.mixtures(name)
+        mixtures[name] = with_examples(listed, [clip for clips in listed for clip in clips])
         left_out[name] = [asdict(skipped) for skipped in reader.skipped[before:]]
     shared = protocol.consistency if consistency is None else consistency
     first = next((contender for contender in contenders if contender.card is not None), None)

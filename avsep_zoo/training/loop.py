@@ -64,6 +64,8 @@ def train(
     with processes.together():
         torch.manual_seed(config.seed)
         objective = objective_of(model)
+        if not (run / "checkpoint.pt").exists():
+            objective.load_pretrained()
         if config.members > 1 and not objective.mixtures_only:
             raise DataError(f"{model.name} cannot learn from mixtures only; set members to 1.")
         lists = items.read_lists(data, dataset, config)

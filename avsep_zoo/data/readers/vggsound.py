@@ -1,10 +1,10 @@
 """VGGSound (Chen et al., 2020): recordings of 10 s whose class is a short text.
 
-A row of ``train``, ``val`` or ``test`` is ``path,label``; the label may hold commas, quoted or not, and is the class
-and the text prompt. Paths are below ``audio``; where they are written with folders up to one called ``audio``,
-those are dropped (published: doubled). Rows of ``test_sep_2`` are the paths of a mixture of any number (published:
-everything after the first comma is one path, which fails for three and more). Without such lists the official
-``vggsound.csv`` is read: ``id,start,label,split``, with files ``<id>_<start as 6 digits>``.
+A row of ``train``, ``val`` or ``test`` is ``path,label``; the label may hold commas, quoted or not, and is the class.
+Paths are below ``audio``; where they are written with folders up to one called ``audio``, those are dropped (published:
+doubled). Rows of ``test_sep_2`` are the paths of a mixture of any number (published: everything after the first comma
+is one path, which fails for three and more). Without such lists the official ``vggsound.csv`` is read:
+``id,start,label,split``, with files ``<id>_<start as 6 digits>``.
 
 ``train_instruments`` and so on are the rows of 15 instruments. Papers that report on "VGGSound-15Instrument" do not
 list theirs in a form that was at hand; these are the 15 that the usual detector of instruments knows.
@@ -107,7 +107,7 @@ class VggSoundReader(IndexReader):
         audio, label = self._audio(cells[0]), _label(cells)
         if not label or not is_text(label):
             raise DataError(f"The label is {label!r}; give path,label.")
-        clip = Clip(id=str(audio.with_suffix("")), audio=Path(audio), labels=(label,), text=label)
+        clip = Clip(id=str(audio.with_suffix("")), audio=Path(audio), labels=(label,))
         return stored_clip(self, audio, audio.with_suffix(".mp4"), clip)
 
     def _mixture(self, cells: list[str], by_name: dict[str, Clip], split: str) -> tuple[Clip, ...]:
