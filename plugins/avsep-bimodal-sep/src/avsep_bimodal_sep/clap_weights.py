@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from avsep_bimodal_sep.clap_keys import clap_entries
+from avsep_bimodal_sep.official_keys import CLAP
 from avsep_zoo.detection.torchvision_weights import read_settings, read_tensors
 from avsep_zoo.errors import WeightsError
 from avsep_zoo.hub_files import HubFiles, fetch
@@ -27,8 +28,8 @@ def load_tower(tower: nn.Module, weights: str | None, *, kind: str) -> dict[str,
     Args:
         tower: a text or a sound tower, in place.
         weights: a file, a folder, or ``org/name@commit`` on the Hugging Face Hub, with LAION's entries
-            (``text_branch.*``) or those of transformers' ClapModel (``text_model.*``). Files of LAION are training
-            checkpoints; they are read without running anything in them.
+            (``text_branch.*``), those of transformers' ClapModel (``text_model.*``), or those of an official checkpoint
+            of the method, which holds CLAP. Training checkpoints are read without running anything in them.
         kind: ``text`` or ``audio``.
 
     Returns:
@@ -46,6 +47,8 @@ def load_tower(tower: nn.Module, weights: str | None, *, kind: str) -> dict[str,
     files = fetch(weights, patterns=("config.json", "*.safetensors", "*.pth", _FILE))
     _check_settings(tower, files, kind)
     entries = read_tensors(_file(files))
+    inside = {name.partition(CLAP)[2]: value for name, value in entries.items() if CLAP in name}
+    entries = inside or entries
     if any(name.startswith(("text_branch.", "audio_branch.")) for name in entries):
         entries = clap_entries(entries)
     own = {k: v for k, v in entries.items() if k.startswith(f"{kind}_") and not k.endswith(_CONSTANTS)}

@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["ConditionLayer", "Concatenation", "CrossAttention", "SelfAttention", "condition_layers"]
+__all__ = ["Concatenation", "ConditionLayer", "CrossAttention", "SelfAttention", "condition_layers"]
 
 ConditionLayer = Literal["sca", "ca", "sa", "cat", "sca_cat", "identity"]
 

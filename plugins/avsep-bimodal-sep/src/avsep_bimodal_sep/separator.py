@@ -102,7 +102,7 @@ class ConditionalUNet(Separator):
             CompositionError: F' or T is no multiple of 2 ** levels.
         """
         rows, frames = features.shape[2:]
-        if rows % 2**self.levels or frames % 2**self.levels:
+        if rows % 2**self.levels or frames % 2**self.levels or not rows * frames:
             raise CompositionError(
                 f"The front end gives {rows} x {frames} points and a U-Net of {self.levels} levels needs multiples of "
                 f"{2**self.levels}; change length, hop_length, n_fft or warp_rows, or the levels."
