@@ -39,7 +39,7 @@ def demo(
     ] = "iquery",
     open_report: Annotated[bool, typer.Option("--open/--no-open", help="Open the report in the browser.")] = False,
 ) -> None:
-    """Separate the bundled duet by what is seen in its picture, and measure the result.
+    """Separate the bundled duet by what is seen in its picture, or else by name, and measure the result.
 
     The stems are compared with the true sources (SDR, BSS Eval v3).
     """
@@ -52,7 +52,10 @@ def demo(
             from avsep_zoo.load import load
 
             loaded = load(model)
-        cues = [Cue(name=source["label"], boxes=source["boxes"]) for source in about["sources"]]
+        if loaded.encoder.reads & {"frames", "detections"}:
+            cues = [Cue(name=source["label"], boxes=source["boxes"]) for source in about["sources"]]
+        else:
+            cues = [Cue(label=source["label"]) for source in about["sources"]]
         started = time.monotonic()
         with cue_warnings() as told, seconds_bar("Separating") as advance:
             result = loaded.separate(clip / about["media"], cues, progress=advance)
