@@ -69,14 +69,15 @@ RECIPE = Recipe(
             },
             "objective": {
                 "mixture": "sum", "loss": "signal", "reconstruction": 1.0, "consistency": 0.0, "contrastive": 0.0,
-                "soft": True, "judge": None, "alignment": 1.0, "together": True, "learning_rate": 1e-3, "weight_decay": 0.0,
+                "soft": True, "judge": None, "alignment": 1.0, "together": True, "learning_rate": 1e-3,
+                "weight_decay": 0.0,
             },
         },
     },
     weights="bimodal_sep.mini",
     training={
         "mini": {
-            "steps": 2500, "batch": 12, "members": 2, "solos": 0.75, "warmup": 100, "schedule": "cosine",
+            "steps": 3600, "batch": 12, "members": 2, "solos": 0.75, "warmup": 100, "schedule": "cosine",
             "clip_norm": 1.0, "precision": "bf16",
             "ema": 0.99, "half": True, "validate_every": 250, "validation_mixtures": 64,
             "augmentation": {"semitones": 2.0, "gain": 6.0, "equaliser": 5.0, "room": 0.25, "noise": 0.3},
