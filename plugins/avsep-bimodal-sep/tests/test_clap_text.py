@@ -159,7 +159,7 @@ def test_a_batch_without_texts() -> None:
 
 def test_equal_texts_are_embedded_once() -> None:
     """Within a batch, and in later ones."""
-    encoder, ids = small().train(), texts([5], [6], [5], [5])
+    encoder, ids = small(), texts([5], [6], [5], [5])
     seen = calls(encoder)
     first, again = encoder.embed(ids), encoder.embed(ids.flip(0))
     other = encoder.embed(texts([6], [7]))
@@ -206,6 +206,17 @@ def test_what_a_test_remembers_can_be_trained_with() -> None:
     seen = calls(encoder)
     layer(encoder.embed(ids)[1]).sum().backward()
     assert not seen and layer.weight.grad is not None
+
+
+def test_training_remembers_nothing() -> None:
+    """What a text was computed beside would depend on the steps before, and a run that goes on has had none."""
+    encoder, ids = small(), texts([5], [6], [5])
+    encoder.embed(ids)
+    seen = calls(encoder.train())
+    for _ in range(2):
+        assert not encoder.embed(ids)[0].requires_grad
+    assert seen == [2, 2]
+    assert len(encoder.eval().remembered) == 2
 
 
 def test_other_precisions_are_remembered_apart() -> None:

@@ -36,7 +36,8 @@ class ClapTextEncoder(CueEncoder):
 
     The tower is frozen and always in eval mode; a training run starts from its published weights
     (:meth:`load_pretrained`), and cards hold them. While it is frozen, texts are embedded once and remembered; what is
-    remembered is the same to within rounding whatever batch a text was in.
+    remembered is the same to within rounding whatever batch a text was in. Nothing is remembered in training, where a
+    run that goes on must not differ from one that was never stopped.
 
     Source: Wu et al., ICASSP 2023; Mahmud et al., ICLR 2024, section 3.
 
@@ -96,10 +97,11 @@ class ClapTextEncoder(CueEncoder):
     def embed(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Token ids (M, length) -> joint embeddings (M, D) of length 1 and hidden states (M, length, D').
 
-        Equal texts are embedded once, and not again while the tower is frozen and its weights stay as they are.
+        Equal texts are embedded once, and outside of training not again while the tower is frozen and its weights stay
+        as they are.
         """
         texts, places = torch.unique(ids.cpu(), dim=0, return_inverse=True)
-        state = self._state()
+        state = None if self.training else self._state()
         if state is None:
             vectors, tokens = self._views(texts)
         else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -33,9 +35,7 @@ class Ear(nn.Module):
         super().__init__()
         self.rate = rate
         channels = [1, width, 2 * width, 4 * width, 4 * width]
-        self.convs = nn.ModuleList(
-            nn.Conv2d(c, d, 3, stride=2, padding=1, bias=False) for c, d in zip(channels, channels[1:], strict=False)
-        )
+        self.convs = nn.ModuleList(nn.Conv2d(c, d, 3, stride=2, padding=1, bias=False) for c, d in pairwise(channels))
         self.norms = nn.ModuleList(nn.BatchNorm2d(c) for c in channels[1:])
         self.fc = nn.Linear(2 * channels[-1], features)
         self.register_buffer("window", torch.hann_window(_N_FFT), persistent=False)

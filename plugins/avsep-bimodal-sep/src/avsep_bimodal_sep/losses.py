@@ -53,9 +53,9 @@ def contrastive_loss(sounds: Tensor, texts: Tensor, *, scale: float | Tensor, so
         scale: factor of the cosines.
         soft: texts that are alike share in the probability instead of being wrong answers (not published).
     """
-    logits = scale * sounds @ texts.T
+    logits = scale * _cosines(sounds, texts)
     if soft:
-        return F.cross_entropy(logits, torch.softmax(scale * texts @ texts.T, dim=1).detach())
+        return F.cross_entropy(logits, torch.softmax(scale * _cosines(texts, texts), dim=1).detach())
     return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
 
 
@@ -64,14 +64,16 @@ def alignment_loss(sounds: Tensor, texts: Tensor, label: Tensor, *, scale: float
 
     Args:
         sounds, texts: vectors (M, D) of length 1.
-        label: int64 (M,), below 0 where the class is unknown; those do not count.
+        label: int64 (M,), the class of each.
         scale: factor of the cosines.
     """
-    known = label >= 0
-    if int(known.sum()) < 2:
-        return torch.zeros((), device=sounds.device)
-    sounds, texts, label = sounds[known], texts[known], label[known]
     same = (label[:, None] == label).float()
-    logits = scale * sounds @ texts.T
+    logits = scale * _cosines(sounds, texts)
     right = same / same.sum(dim=1, keepdim=True)
     return 0.5 * (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right))
+
+
+def _cosines(first: Tensor, second: Tensor) -> Tensor:
+    """(M, D) and (K, D) of length 1 -> (M, K), float32 also in half precision."""
+    with torch.autocast(first.device.type, enabled=False):
+        return first.float() @ second.float().T

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,9 @@ from avsep_bimodal_sep.ear import Ear
 from avsep_zoo.contracts import CueBatch, CueEncoder, Embedding, EncoderPlan
 from avsep_zoo.cue import Cue
 from avsep_zoo.data.prompts import sound_prompt
-from avsep_zoo.errors import CueError, DataError
+from avsep_zoo.data.segment import read_segment, seconds
+from avsep_zoo.errors import CueError, DataError, MediaError
+from avsep_zoo.media import read_audio, resample
 from avsep_zoo.synth.captions import caption
 
 if TYPE_CHECKING:
@@ -29,8 +32,10 @@ if TYPE_CHECKING:
 __all__ = ["WordEncoder"]
 
 _SPELLED = re.compile(r"[^\W\d_]+")
+_POSSESSIVE = re.compile(r"(?<=\w)['\u2019]s\b")
 _PADDING, _UNKNOWN = 0, 1  # rows of the table before those of the words
 _EXAMPLE = 6.0  # seconds of an example that are heard
+_NAMED = 6  # unknown words that a sentence names
 
 
 class WordEncoder(CueEncoder):
@@ -38,7 +43,7 @@ class WordEncoder(CueEncoder):
 
     Gives ``vector``, of root mean square 1, and ``tokens``: the vector itself, then the words of a text. Texts and
     sounds share one space of vectors. A label is a text, too; of a cue with a text and a sound, the text counts. Words
-    that are not in the vocabulary are left out, which :meth:`remarks` tells.
+    that are not in the vocabulary, as they are or in the singular, are left out, which :meth:`remarks` tells.
 
     Args:
         naming: words of the vocabulary that name what sounds, in lower case.
@@ -109,7 +114,7 @@ class WordEncoder(CueEncoder):
         if audio is not None:
             heard = rearrange(cues.has("audio") & ~cues.has("words"), "b n -> (b n)").to(vector.device)
             if heard.any():
-                sounds = rearrange(audio, "b n l -> (b n) l")[heard]
+                sounds = rearrange(audio.to(vector.device), "b n l -> (b n) l")[heard]
                 vector = vector.index_put((heard.nonzero()[:, 0],), self.hear(sounds).to(vector.dtype))
         vector = vector * vector.shape[-1] ** 0.5
         tokens = torch.cat((vector[:, None].to(words.dtype), words), dim=1)
@@ -177,62 +182,105 @@ class WordEncoder(CueEncoder):
         return CueBatch(values, present)
 
     def remarks(self, cues: Sequence[Cue]) -> list[str]:
-        """Words of texts that are not in the vocabulary."""
-        return [
-            f"{cue.title}: {self._unknown_words(unknown)} and {'was' if len(unknown) == 1 else 'were'} left out."
-            for cue in cues
-            if (spelled := self._spelled(cue)) is not None
-            and (unknown := [word for word in dict.fromkeys(spelled) if self._row(word) == _UNKNOWN])
-        ]
+        """Words of texts that are not in the vocabulary, and texts that are longer than what is read of them."""
+        said: list[str] = []
+        for cue in cues:
+            if cue.text is None and cue.label is None:
+                continue
+            title, spelled = " ".join(cue.title.split())[:80], _spelled(_text_of(cue))
+            known = [word for word in spelled if self._known(word)]
+            unknown = list(dict.fromkeys(word for word in spelled if not self._known(word)))
+            if not any(self._known(word) in self.naming for word in spelled):
+                continue  # which is an error, and not said twice
+            if unknown:
+                left_out = "were left out" if len(unknown) > 1 else "was left out"
+                said.append(f"{title}: {_are_unknown(unknown)} and {left_out}.")
+            if len(known) > self.length:
+                first = f"of {len(known)} words that are known the first {self.length} were read"
+                said.append(f"{title}: {first}.")
+        return said
 
-    def _unknown_words(self, unknown: Sequence[str]) -> str:
-        quoted = ", ".join(repr(word) for word in unknown)
-        return f"the word {quoted} is unknown" if len(unknown) == 1 else f"the words {quoted} are unknown"
-
-    def _spelled(self, cue: Cue) -> list[str] | None:
-        text = cue.text if cue.text is not None else None if cue.label is None else sound_prompt([cue.label])
-        return None if text is None else _SPELLED.findall(text.lower())
-
-    def _row(self, word: str) -> int:
-        """Row of a word, or of its singular."""
-        return self.row.get(word) or self.row.get(word.removesuffix("s")) or _UNKNOWN
+    def _known(self, word: str) -> str | None:
+        """The word of the vocabulary that is meant: the word itself, or its singular."""
+        return next((w for w in (word, word.removesuffix("s"), word.removesuffix("es")) if w in self.row), None)
 
     def _text(self, cue: Cue, rng: np.random.Generator | None) -> list[int] | None:
-        """Rows of the words of a text that are known."""
-        learns = self.training and rng is not None
+        """Rows of the words of a text that are known; None where the example counts."""
         if cue.text is None and cue.label is None:
             return None
-        if learns and cue.audio is not None and rng is not None and rng.random() < self.examples:
+        if self.training and rng is not None and cue.audio is not None and rng.random() < self.examples:
             return None
-        text = cue.text if cue.text is not None else self.caption([str(cue.label)], rng)
-        words = [word for word in _SPELLED.findall(text.lower()) if self._row(word) != _UNKNOWN]
-        named = [word for word in words if word in self.naming or word.removesuffix("s") in self.naming]
-        if not named:
-            spelled = [word for word in _SPELLED.findall(text.lower()) if self._row(word) == _UNKNOWN]
-            near = [w for word in spelled for w in difflib.get_close_matches(word, sorted(self.naming), n=1)]
-            hint = f"did you mean {near[0]!r}" if near else f"it knows {', '.join(sorted(self.naming))}"
-            raise CueError(f"The text {text[:80]!r} names no sound that this model knows; {hint}.")
-        return [self._row(word) for word in words][: self.length]
+        text = _text_of(cue) if cue.text is not None else self.caption([str(cue.label)], rng)
+        spelled = _spelled(text)
+        words = [known for word in spelled if (known := self._known(word))]
+        if self.naming.isdisjoint(words[: self.length]):
+            if not self.naming.isdisjoint(words):
+                raise CueError(
+                    f"The text {text[:80]!r} names no sound in its first {self.length} known words, and no more are "
+                    "read; say what to hear first."
+                )
+            unknown = [word for word in dict.fromkeys(spelled) if not self._known(word)]
+            named = sorted(self.naming)
+            near = [w for word in unknown[:_NAMED] for w in difflib.get_close_matches(word, named, n=1, cutoff=0.7)]
+            classes = [label.replace("_", " ") for label in self.taught] or named
+            hint = f"did you mean {near[0]!r}" if near else f"it knows {', '.join(classes)}"
+            why = f": {_are_unknown(unknown)}" if unknown else ""
+            raise CueError(f"The text {text[:80]!r} names no sound that this model knows{why}; {hint}.")
+        return [self.row[word] for word in words[: self.length]]
 
     def _sound(self, cue: Cue, rng: np.random.Generator | None) -> np.ndarray:
         """An example of a sound, float32 (L,) at ``rate``: its middle, or in training any part."""
         if cue.audio is None:
             raise CueError(f"The cue {cue.title!r} has neither a text, a label nor an example; give one of them.")
         length = round(_EXAMPLE * self.rate)
-        if isinstance(cue.audio, str | Path):
-            from avsep_zoo.data.segment import read_segment, seconds
+        try:
+            if isinstance(cue.audio, str | Path):
+                path = Path(cue.audio)
+                sound = read_segment(path, self.rate, length, _start(seconds(path) - _EXAMPLE, rng))
+            else:
+                sound = self._excerpt(cue, length, rng)
+        except (DataError, MediaError, ValueError) as error:
+            why = " ".join(str(error).partition(";")[0].rstrip(".").split())
+            raise CueError(f"The example of the sound of {cue.title!r} cannot be used: {why}; give another.") from error
+        if rng is None and not sound.any():
+            raise CueError(f"The example of the sound of {cue.title!r} is silent; give one that sounds.")
+        return sound
 
-            try:
-                spare = max(0.0, seconds(Path(cue.audio)) - _EXAMPLE)
-                start = spare / 2 if rng is None else float(rng.uniform(0, spare)) if spare else 0.0
-                return read_segment(Path(cue.audio), self.rate, length, start)
-            except DataError as error:
-                raise CueError(f"The example of {cue.title!r} cannot be used: {error}") from error
-        from avsep_zoo.media import resample
-
-        sound = np.atleast_2d(np.asarray(cue.audio, dtype=np.float32)).mean(axis=0, keepdims=True)
-        assert cue.audio_rate is not None
-        sound = sound if cue.audio_rate == self.rate else resample(sound, cue.audio_rate, self.rate)
-        start = max(0, (sound.shape[1] - length) // 2)
-        sound = sound[0, start : start + length]
+    def _excerpt(self, cue: Cue, length: int, rng: np.random.Generator | None) -> np.ndarray:
+        """Part of an array of audio, float32 (length,) at ``rate``."""
+        audio: Any = cue.audio
+        try:
+            given = audio if hasattr(audio, "detach") else np.asarray(audio)
+        except (ValueError, TypeError) as error:
+            raise MediaError("It is no array of numbers; give one.") from error
+        sound, rate = read_audio(given, cue.audio_rate)
+        sound = resample(sound.mean(axis=0, keepdims=True), rate, self.rate)[0]
+        start = round(_start((len(sound) - length) / self.rate, rng) * self.rate)
+        sound = sound[start : start + length]
         return np.pad(sound, (0, length - len(sound)))
+
+
+def _text_of(cue: Cue) -> str:
+    """The text of a cue, or the prompt of its label."""
+    said = cue.label if cue.text is None else cue.text
+    if not isinstance(said, str) or not said.strip():
+        raise CueError(f"The cue {cue.title[:80]!r} says {said!r}; say in words what to hear.")
+    return said if cue.text is not None else sound_prompt([said])
+
+
+def _spelled(text: str) -> list[str]:
+    """The words of a text in lower case, without what owns something."""
+    return _SPELLED.findall(_POSSESSIVE.sub("", unicodedata.normalize("NFKC", text).lower()))
+
+
+def _are_unknown(words: Sequence[str]) -> str:
+    more = f" and {len(words) - _NAMED} more" if len(words) > _NAMED else ""
+    quoted = ", ".join(repr(word) for word in words[:_NAMED]) + more
+    return f"the words {quoted} are unknown" if len(words) > 1 else f"the word {quoted} is unknown"
+
+
+def _start(spare: float, rng: np.random.Generator | None) -> float:
+    """Where an excerpt begins, in seconds, if ``spare`` seconds are left out: in the middle, or drawn."""
+    if spare <= 0:
+        return 0.0
+    return spare / 2 if rng is None else float(rng.uniform(0, spare))
