@@ -348,9 +348,8 @@ def test_judges_without_weights() -> None:
         BiModalObjective(judge=JUDGE).load_pretrained()
 
 
-def objective_part(**settings: Any) -> BiModalObjective:
-    made: BiModalObjective = build_part("objective", PartConfig("bimodal_sep.bimodal", settings))
-    return made
+def objective_part(**settings: Any) -> Any:
+    return build_part("objective", PartConfig("bimodal_sep.bimodal", settings))
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from avsep_bimodal_sep.clap_keys import clap_entries
 from avsep_bimodal_sep.conditioner import TextAttention
 from avsep_bimodal_sep.official_keys import CLAP, CONSTANTS, OfficialSettings, bare, recognise, target
 from avsep_bimodal_sep.separator import ConditionalUNet
-from avsep_zoo.detection.torchvision_weights import read_tensors
 from avsep_zoo.errors import WeightsError
+from avsep_zoo.pretrained import read_checkpoint
 
 if TYPE_CHECKING:
     from avsep_bimodal_sep.objective import BiModalObjective
@@ -84,21 +84,7 @@ def read_official(checkpoint: str | Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: there is no such file, there are several, or it holds no state dict.
     """
-    file = Path(checkpoint)
-    if file.is_dir():
-        named = [file / title for title in _TITLES if (file / title).is_file()]
-        for suffix in _SUFFIXES:
-            if found := named[:1] or sorted(path for path in file.glob(f"*{suffix}") if path.is_file()):
-                if len(found) > 1:
-                    raise WeightsError(
-                        f"{str(file)!r} holds {len(found)} {suffix} files, the first is {found[0].name!r}; name the "
-                        "one to use."
-                    )
-                return read_tensors(found[0])
-        raise WeightsError(f"{str(file)!r} holds no {' or '.join(_SUFFIXES)} file; give the checkpoint.")
-    if not file.is_file():
-        raise WeightsError(f"There is no file {str(file)!r}; give the checkpoint of a training run.")
-    return read_tensors(file)
+    return read_checkpoint(checkpoint, suffixes=_SUFFIXES, preferred=_TITLES)
 
 
 def load_official(

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from avsep_zoo.detection.torchvision_weights import read_tensors
 from avsep_zoo.errors import WeightsError
+from avsep_zoo.pretrained import read_checkpoint
 
 if TYPE_CHECKING:
     from avsep_ial_cms.objective import IndependencyObjective
@@ -164,20 +164,7 @@ def read_official(checkpoint: str | Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: there is no such file, there are several, or it holds no state dict.
     """
-    file = Path(checkpoint)
-    if file.is_dir():
-        for suffix in _SUFFIXES:
-            if found := sorted(path for path in file.glob(f"*{suffix}") if path.is_file()):
-                if len(found) > 1:
-                    raise WeightsError(
-                        f"{str(file)!r} holds {len(found)} {suffix} files, the first is {found[0].name!r}; name the "
-                        "one to use."
-                    )
-                return read_tensors(found[0])
-        raise WeightsError(f"{str(file)!r} holds no {' or '.join(_SUFFIXES)} file; give the checkpoint.")
-    if not file.is_file():
-        raise WeightsError(f"There is no file {str(file)!r}; give the checkpoint of a training run.")
-    return read_tensors(file)
+    return read_checkpoint(checkpoint, suffixes=_SUFFIXES)
 
 
 def load_official(
