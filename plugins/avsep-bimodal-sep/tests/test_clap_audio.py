@@ -25,12 +25,6 @@ SMALL = {
 }
 
 
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-
-
 def lively(module: Any) -> Any:
     """With random weights large enough that sounds differ."""
     with torch.no_grad():

@@ -28,12 +28,6 @@ SMALL = {
 }
 
 
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-
-
 @pytest.fixture
 def tokenizer(tmp_path: Path) -> str:
     """A folder with a vocabulary of bytes and one merge."""

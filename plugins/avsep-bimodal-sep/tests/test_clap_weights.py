@@ -31,12 +31,6 @@ SOUND = {"patch_embeds_hidden_size": 4, "depths": [1, 1], "num_attention_heads":
 IDS = torch.tensor([[0, 5, 2, 1], [0, 6, 7, 2]])
 
 
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-
-
 def text(weights: Any) -> ClapTextEncoder:
     return ClapTextEncoder(clap_weights=None if weights is None else str(weights), tower=TEXT, length=4)
 

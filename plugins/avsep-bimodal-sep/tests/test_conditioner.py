@@ -17,12 +17,6 @@ VIEWS = {"vector": 5, "tokens": 6}
 LAYERS = ("sca", "ca", "sa", "cat", "sca_cat")
 
 
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-
-
 def attention(**settings: Any) -> TextAttention:
     """With parameters that are not those of a fresh one."""
     made = TextAttention(**{"views": VIEWS, "sites": SITES, "heads": 2, **settings}).eval()

@@ -35,12 +35,6 @@ UNUSED = 5 + 6 + 3 + 2  # constants, norms that are never applied, the text towe
 State = dict[str, Tensor]
 
 
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-
-
 def built(**settings: Any) -> SeparationModel:
     """As deep as the official one; arguments are settings of the separator and the conditioner."""
     conditioner = {name: settings.pop(name) for name in ("layer", "blocks") if name in settings}

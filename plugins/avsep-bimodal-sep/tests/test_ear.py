@@ -9,12 +9,6 @@ import torch
 from avsep_bimodal_sep.ear import Ear
 
 
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-
-
 @pytest.fixture
 def ear() -> Ear:
     """One whose batch norms know some sounds."""

@@ -14,12 +14,6 @@ from avsep_bimodal_sep.layers import Concatenation, CrossAttention, SelfAttentio
 CHANNELS, HEADS, WIDTH = 8, 2, 6
 
 
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-
-
 def shaken(layer: nn.Module) -> nn.Module:
     """With norms and biases that are not those of a fresh layer."""
     with torch.no_grad():

@@ -14,12 +14,6 @@ from torch.nn import functional as F
 from avsep_bimodal_sep.losses import alignment_loss, contrastive_loss, signal_ratio, spectral_loss
 
 
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-
-
 def vectors(count: int, width: int = 6) -> Tensor:
     return F.normalize(torch.randn(count, width), dim=-1)
 

@@ -32,12 +32,6 @@ WORDS = {
 JUDGE: dict[str, Any] = {"rate": 8000, "tower": SOUND_TOWER, "clap_weights": None}
 
 
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-
-
 def model_of(**encoder: Any) -> SeparationModel:
     """A model of real parts whose cues count; what its batch norms know is as uneven as after training."""
     model = compose(

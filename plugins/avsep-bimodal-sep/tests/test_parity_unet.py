@@ -23,12 +23,6 @@ CASES = Path(__file__).parents[3] / "tests" / "parity" / "bimodal_sep"
 Outputs = dict[str, Any]
 
 
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-
-
 def read(name: str) -> Case:
     case = load_case(CASES / f"{name}.json")
     assert case is not None

@@ -17,12 +17,6 @@ from avsep_zoo.errors import CompositionError
 SMALL = {"width": 2, "levels": 5, "mask_features": 3}
 
 
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-
-
 class Added(Bound):
     """Adds a number per source, or per row of features, to the features of some sites, and remembers what it saw."""
 

@@ -29,12 +29,6 @@ RATE = 8000
 SECONDS_6 = 6 * RATE
 
 
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-
-
 def encoder(**settings: Any) -> WordEncoder:
     """One whose cues differ, and whose ear has heard something."""
     made = WordEncoder(**{**WORDS, **settings})
