@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from avsep_zoo.cards import Card, card_folder, read_card, read_weights
 from avsep_zoo.errors import WeightsError
 from avsep_zoo.recipe import PartConfig, Recipe
 from avsep_zoo.registry import registry
+from avsep_zoo.weights.cards import Card, card_folder, read_card
+from avsep_zoo.weights.download import read_weights
 
 if TYPE_CHECKING:
     import torch

@@ -70,6 +70,8 @@ class Recipe:
         training: preset -> settings of the trainer.
         add_classes: ``"module:function"`` that takes a model and names of new classes and returns a model that
             knows them, too; None where the method cannot be expanded.
+        converter: ``"module:attribute"`` of the :class:`~avsep_zoo.weights.converter.Converter` of the files that the
+            method's authors publish; None where there are none.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Recipe:
     weights: str | None = None
     training: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     add_classes: str | None = None
+    converter: str | None = None
 
     def __post_init__(self) -> None:
         for name in (self.name, self.default_variant, *self.variants):
@@ -96,11 +99,11 @@ class Recipe:
                 )
         if self.name in _TAKEN or keyword.iskeyword(self.name):
             raise PluginError(f"The method name {self.name!r} means something else in torch.hub or Python; rename it.")
-        target = self.add_classes
-        if target is not None and (not isinstance(target, str) or target.count(":") != 1):
-            raise PluginError(
-                f"The method {self.name} adds classes by {target!r}; give a string 'package.module:attribute'."
-            )
+        for does, target in (("adds classes", self.add_classes), ("converts files", self.converter)):
+            if target is not None and (not isinstance(target, str) or target.count(":") != 1):
+                raise PluginError(
+                    f"The method {self.name} {does} by {target!r}; give a string 'package.module:attribute'."
+                )
         for variant, slots in self.variants.items():
             wrong = set(slots) - set(_SLOTS)
             if wrong:

@@ -116,7 +116,7 @@ def tiny_cues() -> CueBatch:
 @pytest.fixture
 def card(tmp_path: Path, tiny_model: SeparationModel) -> Path:
     """The folder of a card of the tiny model."""
-    from avsep_zoo.cards import write_card
+    from avsep_zoo.weights.cards import write_card
 
     return write_card(tmp_path / "card", tiny_model).folder
 

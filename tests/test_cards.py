@@ -13,12 +13,13 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 import avsep_zoo
-from avsep_zoo.cards import file_sha256, read_card, read_weights, write_card
 from avsep_zoo.compose import compose
 from avsep_zoo.contracts import CueBatch
 from avsep_zoo.errors import CompositionError, WeightsError
 from avsep_zoo.model import SeparationModel
 from avsep_zoo.recipe import PartConfig
+from avsep_zoo.weights.cards import file_sha256, read_card, write_card
+from avsep_zoo.weights.download import read_weights
 
 
 def same_weights(first: SeparationModel, second: SeparationModel) -> bool:

@@ -18,11 +18,11 @@ import typer
 from typer.testing import CliRunner, Result
 
 from avsep_zoo import __version__
-from avsep_zoo.cards import card_folder
 from avsep_zoo.cli import app
 from avsep_zoo.cli.cue_options import parse_cue
 from avsep_zoo.cli.stems import levels
 from avsep_zoo.errors import MediaError
+from avsep_zoo.weights.cards import card_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 DUET = ROOT / "avsep_zoo" / "demo" / "duet.mp4"
@@ -60,8 +60,8 @@ def card(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A weights card of an untrained iquery.mini."""
     import torch
 
-    from avsep_zoo.cards import write_card
     from avsep_zoo.load import load
+    from avsep_zoo.weights.cards import write_card
 
     folder = tmp_path_factory.mktemp("cards") / "untrained"
     torch.manual_seed(0)

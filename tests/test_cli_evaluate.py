@@ -11,9 +11,9 @@ import soundfile
 import yaml
 from typer.testing import CliRunner, Result
 
-from avsep_zoo.cards import read_card
 from avsep_zoo.cli import app
 from avsep_zoo.evaluation.statistics import METRICS
+from avsep_zoo.weights.cards import read_card
 
 RATE = 8000
 

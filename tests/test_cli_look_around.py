@@ -25,7 +25,7 @@ def avsep(*arguments: object, columns: int = 100) -> Result:
 @pytest.fixture
 def card(tmp_path: Path, tiny_model: SeparationModel) -> Path:
     """A card that says how its model was trained."""
-    from avsep_zoo.cards import write_card
+    from avsep_zoo.weights.cards import write_card
 
     return write_card(tmp_path / "card", tiny_model, manifest={"training": {"steps": 0, "loss": float("nan")}}).folder
 

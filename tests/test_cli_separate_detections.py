@@ -15,7 +15,6 @@ from safetensors.numpy import load_file
 from safetensors.torch import save
 from typer.testing import CliRunner, Result
 
-from avsep_zoo.cards import write_card
 from avsep_zoo.cli import app
 from avsep_zoo.cli.cue_detections import Surroundings, check_classes
 from avsep_zoo.compose import compose_recipe
@@ -25,6 +24,7 @@ from avsep_zoo.data.detections import Detections
 from avsep_zoo.errors import CueError
 from avsep_zoo.recipe import PartConfig
 from avsep_zoo.synth.files import write_mp4
+from avsep_zoo.weights.cards import write_card
 
 torchvision: Any = pytest.importorskip("torchvision")
 

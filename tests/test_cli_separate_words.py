@@ -16,7 +16,6 @@ from typer.testing import CliRunner, Result
 
 import avsep_zoo
 from avsep_zoo import Cue
-from avsep_zoo.cards import write_card
 from avsep_zoo.cli import app
 from avsep_zoo.cli.cue_options import all_cues
 from avsep_zoo.compose import compose_recipe
@@ -25,6 +24,7 @@ from avsep_zoo.media import read_audio
 from avsep_zoo.plugins import register_plugin
 from avsep_zoo.recipe import PartConfig
 from avsep_zoo.registry import registry
+from avsep_zoo.weights.cards import write_card
 
 if TYPE_CHECKING:
     from avsep_zoo.media import VideoSource

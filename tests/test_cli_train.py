@@ -14,11 +14,11 @@ import yaml
 from typer.testing import CliRunner, Result
 
 import avsep_zoo
-from avsep_zoo.cards import read_card
 from avsep_zoo.cli import app
 from avsep_zoo.cli.train_options import adapter_settings, assigned, choose_preset, names
 from avsep_zoo.recipe import PartConfig
 from avsep_zoo.registry import registry
+from avsep_zoo.weights.cards import read_card
 
 SMALL = {
     "steps": 2, "batch": 2, "workers": 0, "validation_mixtures": 2, "validate_every": 1, "precision": "no",

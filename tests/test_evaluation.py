@@ -14,7 +14,6 @@ import soundfile
 import torch
 from torch import Tensor
 
-from avsep_zoo.cards import read_card, write_card
 from avsep_zoo.compose import compose_recipe
 from avsep_zoo.contracts import Bound, Estimate, Separator, SeparatorPlan, Site, Spectrum
 from avsep_zoo.errors import DataError
@@ -25,6 +24,7 @@ from avsep_zoo.evaluation.run import ALL_CUES, evaluate
 from avsep_zoo.evaluation.scorer import Scorer, Separated
 from avsep_zoo.recipe import PartConfig
 from avsep_zoo.registry import Entry, registry
+from avsep_zoo.weights.cards import read_card, write_card
 
 RATE = 8000
 SITES = {"bottleneck": Site("bottleneck", 8), "latent": Site("latent", 8), "head": Site("head", 4)}

@@ -16,7 +16,6 @@ import pytest
 import soundfile
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from avsep_zoo.cards import read_card
 from avsep_zoo.errors import DataError
 from avsep_zoo.evaluation.contender import Contender, Setting, find_contenders
 from avsep_zoo.evaluation.examples import choose
@@ -26,6 +25,7 @@ from avsep_zoo.evaluation.run import evaluate
 from avsep_zoo.evaluation.scorer import Scorer
 from avsep_zoo.evaluation.workers import Workers
 from avsep_zoo.folder_lock import folder_lock
+from avsep_zoo.weights.cards import read_card
 
 RATE = 8000
 MIXTURES = 20  # three batches

@@ -14,7 +14,6 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import avsep_zoo
-from avsep_zoo.cards import read_card, write_card
 from avsep_zoo.cli import app
 from avsep_zoo.compose import compose_recipe
 from avsep_zoo.data.reader import open_data
@@ -25,6 +24,7 @@ from avsep_zoo.evaluation.protocols import PROTOCOLS
 from avsep_zoo.evaluation.run import ALL_CUES, evaluate
 from avsep_zoo.evaluation.scorer import Scorer, Separated
 from avsep_zoo.recipe import PartConfig
+from avsep_zoo.weights.cards import read_card, write_card
 
 MUSIC = {"rate": 11025, "length": 65535, "n_fft": 1022, "hop_length": 256}
 AVE = {"rate": 11000, "length": 110000, "n_fft": 1022, "hop_length": 256, "warp_frames": 256}

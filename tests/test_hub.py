@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 import avsep_zoo
-from avsep_zoo.cards import write_card
 from avsep_zoo.model import SeparationModel
 from avsep_zoo.registry import registry
+from avsep_zoo.weights.cards import write_card
 
 ROOT = Path(avsep_zoo.__file__).parents[1]
 
@@ -303,7 +303,7 @@ def test_dependencies_are_what_loading_and_separating_import() -> None:
         for slot, part in recipe.parts(str(recipe.weights).partition(".")[2]).items():
             if slot != "objective":
                 targets.add(registry().get(slot, part.name).target.split(":")[0])
-    found = third_party(targets, later={"avsep_zoo.pretrained", "avsep_zoo.data.detections"}) - {"jinja2"}
+    found = third_party(targets, later={"avsep_zoo.weights.pretrained", "avsep_zoo.data.detections"}) - {"jinja2"}
     listed = tomllib.loads((ROOT / "plugins/avsep-avsgs/pyproject.toml").read_text())["project"]["dependencies"]
     assert any(line.startswith("torch-geometric") for line in listed)
     assert sorted(found - {"torch_geometric"}) == sorted(dependencies)

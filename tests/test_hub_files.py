@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import constants
 
 from avsep_zoo.errors import WeightsError
-from avsep_zoo.hub_files import fetch
+from avsep_zoo.weights.hub_files import fetch
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SPEC = f"someone/tiny-net@{COMMIT}"

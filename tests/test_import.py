@@ -63,7 +63,7 @@ def test_functions_stay_functions_after_their_modules_are_imported() -> None:
     code = """
 import json
 import avsep_zoo
-from avsep_zoo.cards import read_card
+from avsep_zoo.weights.cards import read_card
 import avsep_zoo.compose, avsep_zoo.load
 from avsep_zoo.compose import build_part
 from avsep_zoo import compose, load

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import avsep_zoo
-from avsep_zoo.cards import card_folder, write_card
 from avsep_zoo.errors import CompositionError, WeightsError
 from avsep_zoo.model import SeparationModel
+from avsep_zoo.weights.cards import card_folder, write_card
 
 
 def same_weights(first: SeparationModel, second: SeparationModel) -> bool:

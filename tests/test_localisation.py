@@ -14,13 +14,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from avsep_zoo import Cue, SeparationModel, compose
-from avsep_zoo.cards import write_card
 from avsep_zoo.cli import app
 from avsep_zoo.contracts import CueBatch
 from avsep_zoo.guide import Guide
 from avsep_zoo.media import VideoSource
 from avsep_zoo.separation import Localisation, Separation, Stem
 from avsep_zoo.synth.files import write_mp4
+from avsep_zoo.weights.cards import write_card
 
 RATE, LENGTH = 8000, 2047
 LEFT, RIGHT = Cue(name="left", box=(0, 0, 48, 48)), Cue(name="right", box=(48, 0, 120, 48))

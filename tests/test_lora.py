@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 import avsep_zoo
-from avsep_zoo.cards import write_card
 from avsep_zoo.compose import build_part
 from avsep_zoo.contracts import CueBatch
 from avsep_zoo.errors import AvsepError, DataError
@@ -20,6 +19,7 @@ from avsep_zoo.model import SeparationModel
 from avsep_zoo.recipe import PartConfig
 from avsep_zoo.training.freeze import freeze, train_mode
 from avsep_zoo.training.lora import add_adapters, merged
+from avsep_zoo.weights.cards import write_card
 
 pytest.importorskip("peft")
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from avsep_zoo.cards import read_card
 from avsep_zoo.errors import WeightsError
 from avsep_zoo.evaluation.model_index import HOMEPAGE, write_results
+from avsep_zoo.weights.cards import read_card
 
 COMMAND = 'avsep evaluate iquery.tiny --data "my data"'
 NAME = "iquery.tiny"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from avsep_zoo.cards import card_folder, read_card
+from avsep_zoo.weights.cards import card_folder, read_card
 
 README = Path(__file__).parents[1] / "README.md"
 RATE = 11025

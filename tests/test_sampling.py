@@ -16,7 +16,6 @@ from einops import repeat
 from torch import Tensor
 
 from avsep_zoo import Cue
-from avsep_zoo.cards import write_card
 from avsep_zoo.compose import compose, compose_recipe
 from avsep_zoo.contracts import Bound, SeparatorPlan, Site, Spectrum
 from avsep_zoo.errors import CompositionError, WeightsError
@@ -26,6 +25,7 @@ from avsep_zoo.generative.noise import Sampling
 from avsep_zoo.load import load
 from avsep_zoo.model import SeparationModel
 from avsep_zoo.recipe import PartConfig
+from avsep_zoo.weights.cards import write_card
 
 RATE, COLUMN = 8000, 64  # of the small model: samples per second, and per column of features
 SITES = {"bottleneck": Site("bottleneck", 8)}

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from avsep_zoo.cards import write_card
 from avsep_zoo.errors import AvsepError, CompositionError, DataError, PluginError, WeightsError
 from avsep_zoo.load import methods
 from avsep_zoo.model import SeparationModel
 from avsep_zoo.recipe import PartConfig, Recipe
 from avsep_zoo.registry import Entry, registry
 from avsep_zoo.training.start import starting_model
+from avsep_zoo.weights.cards import write_card
 
 
 def same_weights(one: SeparationModel, other: SeparationModel) -> bool:

@@ -15,7 +15,6 @@ import torch
 import yaml
 
 import avsep_zoo
-from avsep_zoo.cards import read_card
 from avsep_zoo.compose import compose_recipe
 from avsep_zoo.errors import DataError
 from avsep_zoo.model import SeparationModel
@@ -24,6 +23,7 @@ from avsep_zoo.training.average import Average
 from avsep_zoo.training.config import TrainingConfig
 from avsep_zoo.training.loop import train
 from avsep_zoo.training.run_folder import card_name
+from avsep_zoo.weights.cards import read_card
 
 Make = Callable[..., SeparationModel]
 

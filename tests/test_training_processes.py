@@ -16,7 +16,6 @@ import pytest
 import torch
 import yaml
 
-from avsep_zoo.cards import read_card
 from avsep_zoo.errors import DataError
 from avsep_zoo.folder_lock import LOCK
 from avsep_zoo.recipe import PartConfig
@@ -24,6 +23,7 @@ from avsep_zoo.training import logs
 from avsep_zoo.training.config import TrainingConfig
 from avsep_zoo.training.loop import train
 from avsep_zoo.training.start import starting_model
+from avsep_zoo.weights.cards import read_card
 
 ROOT = Path(__file__).resolve().parents[1]
 ACCELERATE = (

@@ -58,7 +58,7 @@ def choose_detector(
         DataError: the label list is empty or has a label twice.
     """
     from avsep_zoo.detection.choice import DetectorChoice
-    from avsep_zoo.hub_files import fetch
+    from avsep_zoo.weights.hub_files import fetch
 
     open_vocabulary = registry().part("detector", name).open_vocabulary
     wanted = label_list(labels) if labels is not None else ()

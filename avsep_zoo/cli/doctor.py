@@ -180,9 +180,9 @@ def _plugins() -> Iterator[Check]:
 
 
 def _weights() -> Iterator[Check]:
-    from avsep_zoo.cards import file_sha256, read_card
     from avsep_zoo.plugins import checkout_root
     from avsep_zoo.registry import registry
+    from avsep_zoo.weights.cards import file_sha256, read_card
 
     root = checkout_root()
     seen = set()

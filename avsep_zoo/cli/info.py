@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from avsep_zoo.cards import Card, card_folder, read_card
 from avsep_zoo.cli.terminal import console, print_json, print_table
 from avsep_zoo.errors import WeightsError
 from avsep_zoo.recipe import PartConfig
 from avsep_zoo.registry import registry
+from avsep_zoo.weights.cards import Card, card_folder, read_card
 
 __all__ = ["info"]
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from avsep_zoo.cards import card_folder, read_card
 from avsep_zoo.cli.terminal import console, print_json, print_table
 from avsep_zoo.registry import registry
+from avsep_zoo.weights.cards import card_folder, read_card
 
 if TYPE_CHECKING:
     from avsep_zoo.recipe import Recipe

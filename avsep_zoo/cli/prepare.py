@@ -108,8 +108,8 @@ def _detector(
 
 
 def _motion(name: str | None, weights: str | None) -> MotionChoice | None:
-    from avsep_zoo.hub_files import fetch
     from avsep_zoo.prepare import MotionChoice
+    from avsep_zoo.weights.hub_files import fetch
 
     if name is None:
         if weights is not None:

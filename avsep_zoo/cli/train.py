@@ -218,8 +218,8 @@ def _steps_bar(steps: int, patience: int) -> Iterator[Callable[[Mapping[str, Any
 
 def _tell(run: Path) -> None:
     """Say what the run has become."""
-    from avsep_zoo.cards import read_card
     from avsep_zoo.training.logs import read_skipped
+    from avsep_zoo.weights.cards import read_card
 
     skipped = len(read_skipped(run))
     if skipped:

@@ -15,10 +15,10 @@ from avsep_zoo.errors import DataError
 from avsep_zoo.registry import registry
 
 if TYPE_CHECKING:
-    from avsep_zoo.cards import Card
     from avsep_zoo.recipe import Recipe
     from avsep_zoo.training.config import TrainingConfig
     from avsep_zoo.training.plan import Plan
+    from avsep_zoo.weights.cards import Card
 
 __all__ = ["Task", "adapter_settings", "assigned", "choose_preset", "names", "planned"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from avsep_zoo.detection.contract import Detector
-from avsep_zoo.hub_files import HubFiles
 from avsep_zoo.registry import registry
+from avsep_zoo.weights.hub_files import HubFiles
 
 __all__ = ["DetectorChoice"]
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avsep_zoo.detection.contract import Detector
-from avsep_zoo.detection.torchvision_weights import build_fitting, read_settings, read_tensors, torchvision
+from avsep_zoo.detection.torchvision_weights import build_fitting, torchvision
 from avsep_zoo.errors import WeightsError
+from avsep_zoo.weights.checkpoints import read_settings, read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

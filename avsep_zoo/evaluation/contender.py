@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from avsep_zoo.cards import Card
 from avsep_zoo.compose import build_part
 from avsep_zoo.contracts import CueEncoder, FrontEnd
 from avsep_zoo.errors import CompositionError, DataError
@@ -18,6 +17,7 @@ from avsep_zoo.generative.contract import Driver
 from avsep_zoo.load import find_card, methods
 from avsep_zoo.recipe import PartConfig
 from avsep_zoo.registry import registry
+from avsep_zoo.weights.cards import Card
 
 __all__ = ["Contender", "Setting", "find_contenders"]
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import yaml
 
-from avsep_zoo.cards import Card, read_card
 from avsep_zoo.errors import WeightsError
 from avsep_zoo.evaluation.report import METRIC_NAMES
 from avsep_zoo.replaced import replaced
+from avsep_zoo.weights.cards import Card, read_card
 
 __all__ = ["write_results"]
 

@@ -8,8 +8,8 @@ from typing import Any
 from avsep_zoo.detection.choice import DetectorChoice
 from avsep_zoo.detection.contract import Detector, MotionNet
 from avsep_zoo.errors import DataError
-from avsep_zoo.hub_files import HubFiles
 from avsep_zoo.registry import registry
+from avsep_zoo.weights.hub_files import HubFiles
 
 __all__ = [
     "RATES",

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 import yaml
 
-from avsep_zoo.cards import write_card
 from avsep_zoo.contracts import Objective
 from avsep_zoo.errors import DataError, WeightsError
 from avsep_zoo.model import SeparationModel
@@ -25,6 +24,7 @@ from avsep_zoo.training.average import Average
 from avsep_zoo.training.config import TrainingConfig
 from avsep_zoo.training.lora import merged
 from avsep_zoo.training.turn import Optimisers
+from avsep_zoo.weights.cards import write_card
 
 __all__ = [
     "RunState",

@@ -11,7 +11,6 @@ import soundfile
 import torch
 from typer.testing import CliRunner
 
-from avsep_zoo.cards import write_card
 from avsep_zoo.cli import app
 from avsep_zoo.compose import compose_recipe
 from avsep_zoo.cue import Cue
@@ -24,6 +23,7 @@ from avsep_zoo.evaluation.protocols import PROTOCOLS
 from avsep_zoo.evaluation.run import ALL_CUES, evaluate
 from avsep_zoo.evaluation.scorer import Scorer, Separated
 from avsep_zoo.recipe import PartConfig
+from avsep_zoo.weights.cards import write_card
 
 RATE, LENGTH = 8000, 2047
 OWN = PROTOCOLS["own"]

@@ -10,9 +10,9 @@ import pytest
 
 import avsep_zoo
 from avsep_zoo import Cue
-from avsep_zoo.cards import card_folder
 from avsep_zoo.evaluation import bss_eval
 from avsep_zoo.media import read_audio, resample
+from avsep_zoo.weights.cards import card_folder
 
 DEMO = Path(avsep_zoo.__file__).parent / "demo"
 

@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 
 from avsep_davis.clip import TOWER, ClipEncoder
 from avsep_zoo import compose
-from avsep_zoo.cards import write_card
 from avsep_zoo.contracts import CueBatch
 from avsep_zoo.cue import Cue
 from avsep_zoo.errors import CompositionError, WeightsError
@@ -22,6 +21,7 @@ from avsep_zoo.load import methods
 from avsep_zoo.pictures import CLIP_MEAN, CLIP_STD
 from avsep_zoo.registry import registry
 from avsep_zoo.training.start import starting_model
+from avsep_zoo.weights.cards import write_card
 
 SMALL = {
     "hidden_size": 16,

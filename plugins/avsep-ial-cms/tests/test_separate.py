@@ -15,13 +15,13 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from avsep_zoo import SeparationModel
-from avsep_zoo.cards import write_card
 from avsep_zoo.cli import app
 from avsep_zoo.cue import Cue
 from avsep_zoo.data.detection_file import write_detections_file
 from avsep_zoo.data.detections import Detections
 from avsep_zoo.errors import CueError
 from avsep_zoo.synth.files import write_mp4
+from avsep_zoo.weights.cards import write_card
 
 TinyModel = Callable[..., SeparationModel]
 

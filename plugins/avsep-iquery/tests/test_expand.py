@@ -13,10 +13,10 @@ from torch import Tensor, nn
 import avsep_zoo
 from avsep_iquery.expand import add_classes
 from avsep_iquery.objective import IQueryObjective
-from avsep_zoo.cards import write_card
 from avsep_zoo.contracts import CueBatch
 from avsep_zoo.errors import CompositionError, DataError
 from avsep_zoo.training.freeze import freeze, train_mode
+from avsep_zoo.weights.cards import write_card
 
 OLD = [[0, 1], [2, 0]]
 BOTH = ["frames", "label"]

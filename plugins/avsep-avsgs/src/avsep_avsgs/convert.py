@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avsep_zoo.detection.torchvision_weights import read_tensors
 from avsep_zoo.errors import WeightsError
+from avsep_zoo.weights.checkpoints import read_tensors
 
 __all__ = ["convert_official", "load_official", "read_official", "target"]
 

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from avsep_bimodal_sep.clap_keys import clap_entries
 from avsep_bimodal_sep.official_keys import CLAP
-from avsep_zoo.detection.torchvision_weights import read_settings, read_tensors
 from avsep_zoo.errors import WeightsError
-from avsep_zoo.hub_files import HubFiles, fetch
-from avsep_zoo.pretrained import load_entries
+from avsep_zoo.weights.checkpoints import read_settings, read_tensors
+from avsep_zoo.weights.hub_files import HubFiles, fetch
+from avsep_zoo.weights.pretrained import load_entries
 
 __all__ = ["WEIGHTS", "load_tower"]
 

@@ -14,7 +14,7 @@ from avsep_bimodal_sep.conditioner import TextAttention
 from avsep_bimodal_sep.official_keys import CLAP, CONSTANTS, OfficialSettings, bare, recognise, target
 from avsep_bimodal_sep.separator import ConditionalUNet
 from avsep_zoo.errors import WeightsError
-from avsep_zoo.pretrained import read_checkpoint
+from avsep_zoo.weights.pretrained import read_checkpoint
 
 if TYPE_CHECKING:
     from avsep_bimodal_sep.objective import BiModalObjective

@@ -15,7 +15,7 @@ from avsep_bimodal_sep.clap_text import ClapTextEncoder
 from avsep_bimodal_sep.resample import resample as resampled
 from avsep_bimodal_sep.tokeniser import PADDING
 from avsep_zoo.errors import DataError
-from avsep_zoo.pretrained import load_entries
+from avsep_zoo.weights.pretrained import load_entries
 
 if TYPE_CHECKING:
     from avsep_zoo.parity.case import Case

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from avsep_zoo.errors import CueError, WeightsError
-from avsep_zoo.hub_files import fetch
+from avsep_zoo.weights.hub_files import fetch
 
 __all__ = ["BEGIN", "END", "PADDING", "TOKENISER", "Tokeniser"]
 

@@ -105,7 +105,7 @@ class ClipEncoder(FramesEncoder):
         Raises:
             WeightsError: none are named, they cannot be had, or they are those of another tower.
         """
-        from avsep_zoo.pretrained import load_into
+        from avsep_zoo.weights.pretrained import load_into
 
         if self.clip_weights is None:
             raise WeightsError(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from avsep_zoo.errors import WeightsError
-from avsep_zoo.pretrained import read_checkpoint
+from avsep_zoo.weights.pretrained import read_checkpoint
 
 if TYPE_CHECKING:
     from avsep_ial_cms.objective import IndependencyObjective

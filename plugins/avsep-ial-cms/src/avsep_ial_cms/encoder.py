@@ -128,6 +128,6 @@ class DeepLabEncoder(CueEncoder):
         Raises:
             WeightsError: it is frozen and they are not named, they cannot be had, or they do not fit.
         """
-        from avsep_zoo.pretrained import load_resnet
+        from avsep_zoo.weights.pretrained import load_resnet
 
         load_resnet(self.network.features, self.image_weights, frozen=self.frozen)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from avsep_zoo.detection.torchvision_weights import read_settings, read_tensors
 from avsep_zoo.errors import WeightsError
-from avsep_zoo.hub_files import fetch
+from avsep_zoo.weights.checkpoints import read_settings, read_tensors
+from avsep_zoo.weights.hub_files import fetch
 
-__all__ = ["load_entries", "load_into", "load_resnet", "read_checkpoint"]
+__all__ = ["load_entries", "load_into", "load_resnet"]
 
 
 def load_into(
@@ -92,31 +92,3 @@ def load_resnet(network: nn.Module, weights: str | None, *, frozen: bool) -> Non
             "The frozen ResNet-18 has to start from ImageNet's weights; name torchvision's resnet18-f37072fd.pth "
             "by the encoder's setting image_weights."
         )
-
-
-def read_checkpoint(path: str | Path, *, suffixes: Sequence[str], preferred: Sequence[str] = ()) -> dict[str, Tensor]:
-    """Read the state dict of a checkpoint; pickled objects other than tensors and plain values are never loaded.
-
-    Args:
-        path: a file, or a folder that holds one.
-        suffixes: of checkpoints in a folder, the likeliest first.
-        preferred: names of files that are taken from a folder of several.
-
-    Raises:
-        WeightsError: there is no such file, there are several, or it holds no state dict.
-    """
-    file = Path(path)
-    if file.is_dir():
-        named = [file / name for name in preferred if (file / name).is_file()]
-        for suffix in suffixes:
-            if found := named[:1] or sorted(one for one in file.glob(f"*{suffix}") if one.is_file()):
-                if len(found) > 1:
-                    raise WeightsError(
-                        f"{str(file)!r} holds {len(found)} {suffix} files, the first is {found[0].name!r}; name the "
-                        "one to use."
-                    )
-                return read_tensors(found[0])
-        raise WeightsError(f"{str(file)!r} holds no {' or '.join(suffixes)} file; give the checkpoint.")
-    if not file.is_file():
-        raise WeightsError(f"There is no file {str(file)!r}; give the checkpoint of a training run.")
-    return read_tensors(file)

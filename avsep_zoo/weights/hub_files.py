@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from avsep_zoo.cards import file_sha256
 from avsep_zoo.errors import WeightsError
+from avsep_zoo.weights.cards import file_sha256
 
 __all__ = ["HubFiles", "fetch"]
 

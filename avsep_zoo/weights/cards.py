@@ -8,10 +8,13 @@ The block ``avsep`` of the front matter::
       parts: {encoder: {name: ..., ...}, conditioner: ..., separator: ..., front_end: ..., objective: ...}
       sample_rate: 11025
       classes: [...]
-      file: model.safetensors
+      file: model.safetensors       # these three, or none of them: then the weights are the user's to convert
       bytes: 7900000
       sha256: ...
+      repo: org/name                # these two, or none of them: where the weights are on the Hugging Face Hub
+      revision: ...                 # commit, 40 hexadecimal digits
       licences: {code: Apache-2.0, weights: ..., training_data: ...}
+      source: {...}                 # what the method's authors publish
       training: {...}               # settings of the run that made them
 """
 
@@ -19,7 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,25 +30,30 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from avsep_zoo.errors import WeightsError
+from avsep_zoo.replaced import replaced
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from avsep_zoo.model import SeparationModel
 
-__all__ = ["Card", "card_folder", "file_sha256", "read_card", "read_weights", "write_card"]
+__all__ = ["Card", "card_folder", "file_sha256", "pin_card", "read_card", "write_card"]
 
 _FRONT = re.compile(r"\A---\n(.*?)\n---\n(.*)\Z", re.DOTALL)
 _FORMAT = 1
 _FILE = "model.safetensors"
 _SLOTS = {"encoder", "conditioner", "separator", "front_end"}
-_REQUIRED = {
-    "name": lambda v: isinstance(v, str),
+_REQUIRED: dict[str, Callable[[Any], Any]] = {
+    "name": lambda v: isinstance(v, str) and re.fullmatch(r"[\w.-]+", v),
     "parts": lambda v: isinstance(v, dict) and set(v) >= _SLOTS,
     "sample_rate": lambda v: isinstance(v, int),
+}
+_WEIGHTS: dict[str, Callable[[Any], Any]] = {
     "file": lambda v: isinstance(v, str) and re.fullmatch(r"\w[\w.-]*\.safetensors", v),
-    "bytes": lambda v: isinstance(v, int),
+    "bytes": lambda v: isinstance(v, int) and v > 0,
     "sha256": lambda v: isinstance(v, str) and re.fullmatch(r"[0-9a-f]{64}", v),
+}
+_HUB: dict[str, Callable[[Any], Any]] = {
+    "repo": lambda v: isinstance(v, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", v),
+    "revision": lambda v: isinstance(v, str) and re.fullmatch(r"[0-9a-f]{40}", v),
 }
 
 
@@ -58,12 +66,14 @@ class Card:
         manifest: the ``avsep`` block of the front matter.
         front: the whole front matter.
         text: Markdown below the front matter.
+        origin: ``org/name@commit`` of a card that was fetched from the Hub.
     """
 
     folder: Path
     manifest: Mapping[str, Any]
     front: Mapping[str, Any] = field(default_factory=dict)
     text: str = ""
+    origin: str | None = None
 
     @property
     def name(self) -> str:
@@ -72,8 +82,20 @@ class Card:
 
     @property
     def weights(self) -> Path:
-        """The weights file beside the card."""
-        return self.folder / str(self.manifest["file"])
+        """Where the weights file lies if it travels with the card."""
+        return self.folder / str(self.manifest.get("file") or _FILE)
+
+    @property
+    def sha256(self) -> str | None:
+        """Hash of the weights, or None where there are none: the user has files of the method's authors to convert."""
+        return self.manifest.get("sha256")
+
+    @property
+    def hub(self) -> str | None:
+        """``org/name@commit`` where the weights are on the Hugging Face Hub, or None."""
+        if self.manifest.get("repo"):
+            return f"{self.manifest['repo']}@{self.manifest['revision']}"
+        return self.origin
 
 
 def card_folder(name: str) -> Path | None:
@@ -85,8 +107,8 @@ def card_folder(name: str) -> Path | None:
     return folder if folder and (folder / "README.md").is_file() else None
 
 
-def read_card(folder: Path) -> Card:
-    """Read the card in ``folder``.
+def read_card(folder: Path, *, origin: str | None = None) -> Card:
+    """Read the card in ``folder``; ``origin`` is that of the :class:`Card`.
 
     Raises:
         WeightsError: there is no card, or its front matter is not what a card needs.
@@ -108,39 +130,15 @@ def read_card(folder: Path) -> Card:
             f"The card {str(file)!r} has avsep.format {manifest.get('format')!r} and this version reads "
             f"{_FORMAT}; use the version of avsep-zoo it was written by."
         )
-    for name, valid in _REQUIRED.items():
-        if name not in manifest or not valid(manifest[name]):
+    needed = dict(_REQUIRED)
+    for group in (_WEIGHTS, _HUB):
+        if any(manifest.get(name) is not None for name in group):
+            needed |= group
+    for name, valid in needed.items():
+        if manifest.get(name) is None or not valid(manifest[name]):
             wrong = f"avsep.{name} {manifest[name]!r}" if name in manifest else f"no avsep.{name}"
             raise WeightsError(f"The card {str(file)!r} has {wrong}; take the card as it was published.")
-    return Card(folder, manifest, front, match.group(2))
-
-
-def read_weights(card: Card) -> dict[str, Tensor]:
-    """Read a card's weights after checking their size and sha256.
-
-    Raises:
-        WeightsError: the file is missing or is not the one the card describes.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    path = card.weights
-    if not path.is_file():
-        raise WeightsError(
-            f"The card {card.name} has no {path.name} in {str(card.folder)!r}; fetch or convert it first."
-        )
-    size, expected = path.stat().st_size, card.manifest["bytes"]
-    if size != expected:
-        raise WeightsError(f"{str(path)!r} has {size} bytes and its card says {expected}; fetch it again.")
-    digest = file_sha256(path)
-    if digest != card.manifest["sha256"]:
-        raise WeightsError(
-            f"{str(path)!r} has sha256 {digest[:12]}… and its card says otherwise; do not use it, fetch it again."
-        )
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise WeightsError(f"{str(path)!r} is no safetensors file ({error}); fetch it again.") from error
+    return Card(folder, manifest, front, match.group(2), origin)
 
 
 def write_card(
@@ -205,6 +203,34 @@ def write_card(
     part.replace(folder / _FILE)
     readme.replace(folder / "README.md")
     return read_card(folder)
+
+
+def pin_card(card: Card, repo: str, revision: str) -> Card:
+    """Write into a card where its weights are on the Hub; nothing else in its README changes.
+
+    Args:
+        card: of a folder.
+        repo: ``org/name``.
+        revision: commit, 40 hexadecimal digits.
+
+    Raises:
+        WeightsError: the README has another form than :func:`write_card` gives it.
+    """
+    readme = card.folder / "README.md"
+    text = readme.read_bytes().decode("utf-8")
+    end = "\r\n" if "---\r\n" in text else "\n"
+    head, block, rest = text.partition(f"{end}avsep:{end}")
+    kept = re.sub(r"(?m)\A((?:  .*\r?\n|\r?\n)*)", lambda m: re.sub(r"(?m)^  (repo|revision):.*\r?\n", "", m[1]), rest)
+    pinned = f"{head}{block}  repo: {repo}{end}  revision: {revision}{end}{kept}"
+    with replaced(readme) as part:
+        part.write_bytes(pinned.encode("utf-8"))
+        front = yaml.safe_load(re.split(r"(?m)^---\r?\n", pinned)[1])
+        if not block or front != {**card.front, "avsep": {**card.manifest, "repo": repo, "revision": revision}}:
+            raise WeightsError(
+                f"{str(readme)!r} cannot be pinned, as its block 'avsep' has an unusual form; write repo: {repo} and "
+                f"revision: {revision} into it."
+            )
+    return read_card(card.folder, origin=card.origin)
 
 
 def file_sha256(path: Path) -> str:
