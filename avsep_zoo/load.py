@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
     from avsep_zoo.model import SeparationModel
 
-__all__ = ["find_card", "load", "methods"]
+__all__ = ["HUB", "find_card", "is_place", "load", "methods"]
+
+HUB = "hf://"
+"""What the address of a card on the Hugging Face Hub begins with."""
 
 
 def methods() -> dict[str, Recipe]:
@@ -33,10 +36,14 @@ def load(
 ) -> SeparationModel:
     """Load a method with its weights.
 
+    The weights come from beside their card, from the cache, or from a pinned commit on the Hugging Face Hub
+    (:func:`~avsep_zoo.weights.download.weights_file`); their content is always compared with the hash in the card.
+
     Args:
-        name_or_path: a method (``"iquery"``), a variant (``"iquery.mini"``), or the folder of a weights card.
-        weights: ``"default"`` for the weights published for that name, the folder or name of another card of
-            the method, or None for an untrained model of the named variant.
+        name_or_path: a method (``"iquery"``), a variant (``"iquery.mini"``), the folder of a weights card, or
+            ``"hf://org/name@commit"``, a card on the Hub.
+        weights: ``"default"`` for the weights published for that name; the name, folder or ``hf://`` address of another
+            card of the method; or None for an untrained model of the named variant.
         device: where to put the model; None is the CPU.
 
     Returns:
@@ -44,58 +51,62 @@ def load(
 
     Raises:
         CompositionError: there is no such method or variant.
-        WeightsError: there are no weights for it, or they are damaged.
+        WeightsError: there are no weights for it, they cannot be fetched, or they are damaged.
     """
-    if not isinstance(name_or_path, str) or _is_folder(name_or_path):
+    if is_place(name_or_path):
         card = find_card(name_or_path)
         if weights not in ("default", None):
             raise WeightsError(f"Two cards are given, {card.name} and {str(weights)!r}; give one of them.")
         model = _composed(card) if weights is None else _from_card(card)
     elif weights is None:
-        model = _untrained(name_or_path)
+        model = _untrained(str(name_or_path))
     else:
-        model = _from_card(_find_card(name_or_path, str(weights)))
+        model = _from_card(_find_card(str(name_or_path), str(weights)))
     return model.to(device) if device is not None else model
 
 
 def find_card(name_or_path: str | Path) -> Card:
-    """Return the card whose weights :func:`load` takes for a method, a variant or a folder.
+    """Return the card whose weights :func:`load` takes for a method, a variant, a folder or an ``hf://`` address.
 
     Raises:
         CompositionError: there is no such method or variant.
-        WeightsError: there is no card of it here, or it cannot be read.
+        WeightsError: there is no card of it, it cannot be fetched, or it cannot be read.
     """
-    if not isinstance(name_or_path, str) or _is_folder(name_or_path):
-        return read_card(Path(name_or_path))
-    return _find_card(name_or_path, "default")
+    if not is_place(name_or_path):
+        return _find_card(str(name_or_path), "default")
+    if str(name_or_path).startswith(HUB):
+        from avsep_zoo.weights.download import remote_card
+
+        return remote_card(str(name_or_path).removeprefix(HUB))
+    return read_card(Path(name_or_path))
 
 
-def _is_folder(name: str) -> bool:
-    """Whether a name means a folder: it has a separator, or there is such a folder and no such method."""
-    if "/" in name or os.sep in name:
+def is_place(name_or_path: str | Path) -> bool:
+    """Whether a name says where a card is: an ``hf://`` address, or a folder that no method is called after."""
+    if not isinstance(name_or_path, str) or "/" in name_or_path or os.sep in name_or_path:
         return True
-    return name.partition(".")[0] not in methods() and Path(name).is_dir()
+    return name_or_path.partition(".")[0] not in methods() and Path(name_or_path).is_dir()
 
 
 def _find_card(name: str, weights: str) -> Card:
     method, _, variant = name.partition(".")
     recipe = registry().method(method)
+    wanted: str | None = weights
     if weights == "default":
         wanted = name if variant else recipe.weights
-        if variant:
+        if variant and (wanted is None or card_folder(wanted) is None):
             recipe.parts(variant)  # an unknown variant is a better error than missing weights
-    else:
-        wanted = weights
     folder = card_folder(wanted) if wanted else None
-    if folder is None and weights != "default" and Path(weights, "README.md").is_file():
-        folder = Path(weights)
-    if folder is None:
+    if folder is not None:
+        card = read_card(folder)
+    elif weights != "default" and (weights.startswith(HUB) or Path(weights, "README.md").is_file()):
+        card = find_card(weights if weights.startswith(HUB) else Path(weights))
+    else:
         have = f"; there are weights for {recipe.weights}" if recipe.weights and recipe.weights != wanted else ""
         raise WeightsError(
-            f"There are no weights {wanted or name!r} here{have}; give the folder of a card, or weights=None "
-            "for an untrained model."
+            f"There are no weights {wanted or name!r} here{have}; give the folder of a card, hf://org/name@commit, or "
+            "weights=None for an untrained model."
         )
-    card = read_card(folder)
     if card.name.partition(".")[0] != method:
         raise WeightsError(f"The card {card.name} is not one of {method}; load it by its own name or folder.")
     return card

@@ -15,6 +15,8 @@ import typer
 from typer.core import TyperGroup
 
 from avsep_zoo import __version__
+from avsep_zoo.cli.card import card
+from avsep_zoo.cli.convert import convert
 from avsep_zoo.cli.demo import demo
 from avsep_zoo.cli.detect import detect
 from avsep_zoo.cli.doctor import doctor
@@ -87,11 +89,13 @@ def _avsep(
 _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Separate": {"separate": separate, "detect": detect, "demo": demo},
     "Train and evaluate": {"prepare": prepare, "train": train, "evaluate": evaluate, "parity": parity, "synth": synth},
+    "Weights": {"convert": convert},
     "Look around": {"list": list_methods, "info": info, "plugins": plugins, "doctor": doctor},
 }
 for _panel, _commands in _COMMANDS.items():
     for _name, _command in _commands.items():
         app.command(_name, rich_help_panel=_panel)(_command)
+app.add_typer(card, name="card", rich_help_panel="Weights")
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from avsep_zoo.errors import PluginError
 
@@ -22,24 +22,23 @@ class Converter:
 
     Args:
         parts: the files, or parts of one file, by name -> regular expression that is found at the beginning of the name
-            of at least one entry of that part, and of no entry of another part. Names are compared without
-            ``module.``, within ``state_dict`` or ``model`` where the file has one.
-        entries: takes a state dict for each part that is given, or what a file holds instead of one, and returns the
-            entries of a :class:`~avsep_zoo.model.SeparationModel` by name, and the names of the official entries that
-            are not used. Entries that only teach are called ``objective.*``; they are reported and left out.
-            Raises WeightsError (or KeyError with the name of an unknown entry).
+            of at least one entry of that part, and of no entry of another part. ``module.`` has come off the names.
+        entries: takes a state dict for each part that is given, and returns the entries of a
+            :class:`~avsep_zoo.model.SeparationModel` by name, and the names of the official entries that are not used.
+            Entries that only teach are called ``objective.*``; they are reported and left out. Raises WeightsError, or
+            KeyError with the name of an unknown entry.
         optional: parts that a model does without.
         allowed: names of classes that the authors' pickles hold beside tensors and plain values, and nothing needs.
     """
 
     parts: Mapping[str, str]
-    entries: Callable[[Mapping[str, Mapping[str, Any]]], Entries]
+    entries: Callable[[Mapping[str, Mapping[str, Tensor]]], Entries]
     optional: frozenset[str] = frozenset()
     allowed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.parts or not self.optional <= self.parts.keys():
             raise PluginError(
-                f"The converter has the parts {sorted(self.parts)} and the optional ones {sorted(self.optional)}; name at "
-                "least one part, and as optional only some of these."
+                f"The converter has the parts {sorted(self.parts)} and the optional ones {sorted(self.optional)}; name "
+                "at least one part, and as optional only some of these."
             )

@@ -61,14 +61,6 @@ def test_values_survive() -> None:
     assert torch.equal(state["conditioner.object_projection.weight"][..., None], kernel)
 
 
-def test_names_of_a_data_parallel_checkpoint() -> None:
-    parts = official("e2e_music")
-    wrapped = {part: {f"module.{key}": value for key, value in entries.items()} for part, entries in parts.items()}
-    plain, _ = convert_official(parts)
-    state, _ = convert_official(wrapped)
-    assert state.keys() == plain.keys()
-
-
 def test_some_of_the_files() -> None:
     state, unused = convert_official({"sound": official("e2e_music")["sound"]})
     assert len(state) == 74 and not unused

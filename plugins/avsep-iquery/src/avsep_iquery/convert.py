@@ -7,7 +7,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-__all__ = ["convert_official", "rename"]
+from avsep_zoo.weights.converter import Converter, Entries
+
+__all__ = ["CONVERTER", "convert_official", "rename"]
 
 _FRAME = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 _MASKFORMER = {"query_embed": "query_embed", "upobj": "object_projection", "down": "motion_projection"}
@@ -56,12 +58,8 @@ def rename(part: str, key: str, *, motion: bool, levels: int = 7) -> str | None:
     raise KeyError(f"{part}.{key}")
 
 
-def convert_official(
-    parts: Mapping[str, Mapping[str, Tensor]], *, levels: int = 7
-) -> tuple[dict[str, Tensor], list[str]]:
+def convert_official(parts: Mapping[str, Mapping[str, Tensor]], *, levels: int = 7) -> Entries:
     """Map official state dicts to the entries of a :class:`~avsep_zoo.model.SeparationModel`.
-
-    The prefix ``module.`` of a state dict saved from ``DataParallel`` is taken off.
 
     Args:
         parts: ``sound``, ``frame`` and ``maskformer``, or some of them.
@@ -73,7 +71,6 @@ def convert_official(
     Raises:
         KeyError: an entry belongs to no known layout.
     """
-    parts = {part: {k.removeprefix("module."): v for k, v in entries.items()} for part, entries in parts.items()}
     motion = "down.weight" in parts.get("maskformer", {})
     state: dict[str, Tensor] = {}
     unused: list[str] = []
@@ -85,3 +82,14 @@ def convert_official(
             else:
                 state[name] = value.squeeze(-1) if key in ("upobj.weight", "down.weight") else value
     return state, unused
+
+
+CONVERTER = Converter(
+    parts={
+        "sound": r"bn0\.|downconv1\.",
+        "frame": r"features\.0\.|fc\.weight$",
+        "maskformer": r"query_embed\.|transformer\.",
+    },
+    entries=convert_official,
+)
+"""The three state dicts of a training run: ``sound_best.pth``, ``frame_best.pth``, ``maskformer_best.pth``."""

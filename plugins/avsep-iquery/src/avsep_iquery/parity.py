@@ -169,10 +169,15 @@ def losses(case: Case) -> Outputs:
     return _scalars(outputs)
 
 
-@torch.no_grad()
 def method(case: Case) -> Outputs:
     """The whole method from linear magnitudes and cues."""
-    model, objective = _model(case), configured_objective(case.config)
+    return separated(_model(case), case)
+
+
+@torch.no_grad()
+def separated(model: SeparationModel, case: Case) -> Outputs:
+    """What a model makes of the magnitudes and cues of a case of the adapter ``method``."""
+    objective = configured_objective(case.config)
     spectrum, magnitudes, cues = _magnitude_batch(model, case)
     tap = _Tap(model.conditioner.bind(embedding := model.encoder(cues)))
     estimate = model.separator(spectrum, tap)

@@ -54,6 +54,7 @@ RECIPE = Recipe(
     },
     weights="iquery.mini",
     add_classes="avsep_iquery.expand:add_classes",
+    converter="avsep_iquery.convert:CONVERTER",
     training={
         "mini": {
             "steps": 3150, "batch": 12, "warmup": 100, "schedule": "cosine", "clip_norm": 1.0, "precision": "bf16",
