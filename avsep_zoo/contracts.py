@@ -283,11 +283,11 @@ class CueEncoder(nn.Module, ABC):
         return []
 
     def load_pretrained(self) -> None:
-        """Fetch the published weights that a run without a card starts from, frozen ones above all; by default, none.
+        """Fetch the published weights that a run without a card starts from, or raise WeightsError; by default, none."""
+        return None
 
-        Raises:
-            WeightsError: they cannot be had, or do not fit.
-        """
+    def fetch(self) -> None:
+        """Fetch what is otherwise fetched when the first cue comes, or raise WeightsError; by default, nothing."""
         return None
 
     @abstractmethod

@@ -10,7 +10,8 @@ Every message is one sentence that says what was wrong, with which value, and wh
     ├── WeightsError      weights or cards that are missing, wrong or tampered with
     └── DataError         a data set, index file or configuration that cannot be used
 
-:class:`CueWarning` is no error: a cue is used, but not all of it.
+:class:`CueWarning` is no error: a cue is used, but not all of it. Nor is :class:`LicenceWarning`: weights are loaded
+that may not be used for everything.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ __all__ = [
     "CueError",
     "CueWarning",
     "DataError",
+    "LicenceWarning",
     "MediaError",
     "PluginError",
     "WeightsError",
@@ -57,3 +59,7 @@ class DataError(AvsepError):
 
 class CueWarning(UserWarning):
     """A cue is taken only partly, e.g. without a word that the method does not know."""
+
+
+class LicenceWarning(UserWarning):
+    """Weights are loaded whose card states no licence that permits commercial use."""

@@ -10,7 +10,8 @@ from avsep_zoo.errors import WeightsError
 from avsep_zoo.recipe import PartConfig, Recipe
 from avsep_zoo.registry import registry
 from avsep_zoo.weights.cards import Card, card_folder, read_card
-from avsep_zoo.weights.download import read_weights
+from avsep_zoo.weights.download import read_weights, remote_card
+from avsep_zoo.weights.licences import remind
 
 if TYPE_CHECKING:
     import torch
@@ -75,8 +76,6 @@ def find_card(name_or_path: str | Path) -> Card:
     if not is_place(name_or_path):
         return _find_card(str(name_or_path), "default")
     if str(name_or_path).startswith(HUB):
-        from avsep_zoo.weights.download import remote_card
-
         return remote_card(str(name_or_path).removeprefix(HUB))
     return read_card(Path(name_or_path))
 
@@ -130,6 +129,7 @@ def _from_card(card: Card) -> SeparationModel:
             "damaged."
         )
     model.load_state_dict(tensors, strict=True)
+    remind(card)
     return model
 
 

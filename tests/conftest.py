@@ -1,4 +1,4 @@
-"""What the tests run in: an own home for caches, no network, no settings of the user; and a tiny iQuery."""
+"""What the tests run in: an own home for caches, an own Hub, no settings of the user; and a tiny iQuery."""
 
 from __future__ import annotations
 
@@ -10,25 +10,49 @@ from typing import TYPE_CHECKING
 import pytest
 
 from avsep_zoo.recipe import PartConfig
+from avsep_zoo.testing.loopback_hub import LoopbackHub
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from avsep_zoo.contracts import CueBatch
     from avsep_zoo.model import SeparationModel
+    from avsep_zoo.weights.cards import Card
 
 _HOME = tempfile.TemporaryDirectory(prefix="avsep-tests-")
-for _name in [name for name in os.environ if name.startswith("AVSEP_")]:
+_HUB = LoopbackHub().__enter__()  # before anything imports huggingface_hub, which asks the Hub it found then
+for _name in [name for name in os.environ if name.startswith(("AVSEP_", "HF_", "HUGGING"))]:
     del os.environ[_name]
 os.environ |= {
     "HF_HOME": f"{_HOME.name}/huggingface",
     "TORCH_HOME": f"{_HOME.name}/torch",
-    "HF_HUB_OFFLINE": "1",
+    "HF_ENDPOINT": _HUB.url,
+    "HF_HUB_DISABLE_XET": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "OMP_NUM_THREADS": "1",  # small models are faster on one thread, and sums the same everywhere
 }
 
 
 def pytest_unconfigure() -> None:
+    _HUB.__exit__()
     _HOME.cleanup()
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
+    """The Hub that the client asks, without repositories, and an empty cache, also for processes of the test."""
+    from huggingface_hub import constants
+
+    home = tmp_path / "huggingface"
+    for name, folder in {"HF_HOME": home, "HF_HUB_CACHE": home / "hub"}.items():
+        monkeypatch.setattr(constants, name, str(folder))
+    monkeypatch.setenv("HF_HOME", str(home))
+    _HUB.clear()
+    yield _HUB
+    if _HUB.gate is not None:
+        _HUB.gate.set()
+    _HUB.clear()
 
 
 @pytest.fixture
@@ -119,6 +143,19 @@ def card(tmp_path: Path, tiny_model: SeparationModel) -> Path:
     from avsep_zoo.weights.cards import write_card
 
     return write_card(tmp_path / "card", tiny_model).folder
+
+
+@pytest.fixture
+def card_on_hub(tmp_path: Path, tiny_model: SeparationModel, hub: LoopbackHub) -> Card:
+    """A card of the tiny model that is pinned to a commit of ``someone/tiny``, where its weights are; free for all."""
+    from avsep_zoo.weights.cards import pin_card, write_card
+
+    licences = {"code": "Apache-2.0", "weights": "CC0-1.0", "training_data": "CC0-1.0"}
+    card = write_card(tmp_path / "card", tiny_model, manifest={"licences": licences})
+    files = {name: (card.folder / name).read_bytes() for name in ("README.md", "model.safetensors")}
+    commit = hub.add_repo("someone/tiny", files)
+    card.weights.unlink()
+    return pin_card(card, "someone/tiny", commit)
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,7 @@ def test_by_path(card: Path, tiny_model: SeparationModel, monkeypatch: pytest.Mo
     with pytest.raises(WeightsError, match=r"cannot be read .*; give the folder of a weights card"):
         avsep_zoo.load("./cards")
     card.rename(card.parent / "iquery")
-    with pytest.raises(WeightsError, match=r"There are no weights 'iquery.music'"):
+    with pytest.raises(WeightsError, match=r"Nobody publishes weights iquery.music .* convert the files"):
         avsep_zoo.load("iquery.music")
 
 

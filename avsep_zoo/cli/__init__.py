@@ -26,6 +26,8 @@ from avsep_zoo.cli.methods import list_methods
 from avsep_zoo.cli.parity import parity
 from avsep_zoo.cli.plugins import plugins
 from avsep_zoo.cli.prepare import prepare
+from avsep_zoo.cli.publish import publish
+from avsep_zoo.cli.pull import pull
 from avsep_zoo.cli.separate import separate
 from avsep_zoo.cli.synth import synth
 from avsep_zoo.cli.terminal import console, warn
@@ -89,7 +91,7 @@ def _avsep(
 _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Separate": {"separate": separate, "detect": detect, "demo": demo},
     "Train and evaluate": {"prepare": prepare, "train": train, "evaluate": evaluate, "parity": parity, "synth": synth},
-    "Weights": {"convert": convert},
+    "Weights": {"pull": pull, "convert": convert, "publish": publish},
     "Look around": {"list": list_methods, "info": info, "plugins": plugins, "doctor": doctor},
 }
 for _panel, _commands in _COMMANDS.items():

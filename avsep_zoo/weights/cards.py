@@ -31,6 +31,7 @@ import yaml
 
 from avsep_zoo.errors import WeightsError
 from avsep_zoo.replaced import replaced
+from avsep_zoo.weights.pin import with_pin
 
 if TYPE_CHECKING:
     from avsep_zoo.model import SeparationModel
@@ -93,18 +94,27 @@ class Card:
     @property
     def hub(self) -> str | None:
         """``org/name@commit`` where the weights are on the Hugging Face Hub, or None."""
-        if self.manifest.get("repo"):
+        if self.origin is None and self.manifest.get("repo"):
             return f"{self.manifest['repo']}@{self.manifest['revision']}"
         return self.origin
 
 
 def card_folder(name: str) -> Path | None:
-    """Return ``weights_cards/<name>`` of the checkout this package lies in, if it exists."""
-    from avsep_zoo.plugins import checkout_root
+    """Return the folder of a card that travels with the code, if there is one.
 
+    It is ``weights_cards/<name>`` of the checkout this package lies in, or ``<name>`` in a folder that the plugin of
+    the card's method registered (:meth:`avsep_zoo.registry.Register.cards`).
+    """
+    from avsep_zoo.plugins import checkout_root
+    from avsep_zoo.registry import registry
+
+    if not re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+", name):
+        return None
     root = checkout_root()
-    folder = root / "weights_cards" / name if root and re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+", name) else None
-    return folder if folder and (folder / "README.md").is_file() else None
+    if root and (root / "weights_cards" / name / "README.md").is_file():
+        return root / "weights_cards" / name
+    folders = [parent / name for parent in registry().card_folders(name.partition(".")[0])]
+    return next((folder for folder in folders if (folder / "README.md").is_file()), None)
 
 
 def read_card(folder: Path, *, origin: str | None = None) -> Card:
@@ -209,27 +219,27 @@ def pin_card(card: Card, repo: str, revision: str) -> Card:
     """Write into a card where its weights are on the Hub; nothing else in its README changes.
 
     Args:
-        card: of a folder.
+        card: of a folder, with weights.
         repo: ``org/name``.
         revision: commit, 40 hexadecimal digits.
 
     Raises:
-        WeightsError: the README has another form than :func:`write_card` gives it.
+        WeightsError: that is no commit of a repository, or the front matter has too unusual a form.
     """
     readme = card.folder / "README.md"
-    text = readme.read_bytes().decode("utf-8")
-    end = "\r\n" if "---\r\n" in text else "\n"
-    head, block, rest = text.partition(f"{end}avsep:{end}")
-    kept = re.sub(r"(?m)\A((?:  .*\r?\n|\r?\n)*)", lambda m: re.sub(r"(?m)^  (repo|revision):.*\r?\n", "", m[1]), rest)
-    pinned = f"{head}{block}  repo: {repo}{end}  revision: {revision}{end}{kept}"
+    pin = {"repo": repo, "revision": revision}
+    wrong = [f"{name} {value!r}" for name, value in pin.items() if not _HUB[name](value)]
+    if wrong:
+        raise WeightsError(f"The card {card.name} cannot be pinned to the {wrong[0]}; give org/name and a full commit.")
+    try:
+        pinned = with_pin(readme.read_bytes().decode("utf-8"), pin)
+    except ValueError as error:
+        raise WeightsError(
+            f"{str(readme)!r} cannot be pinned, as its block 'avsep' has an unusual form; write repo: {repo} and "
+            f"revision: {revision} into it."
+        ) from error
     with replaced(readme) as part:
         part.write_bytes(pinned.encode("utf-8"))
-        front = yaml.safe_load(re.split(r"(?m)^---\r?\n", pinned)[1])
-        if not block or front != {**card.front, "avsep": {**card.manifest, "repo": repo, "revision": revision}}:
-            raise WeightsError(
-                f"{str(readme)!r} cannot be pinned, as its block 'avsep' has an unusual form; write repo: {repo} and "
-                f"revision: {revision} into it."
-            )
     return read_card(card.folder, origin=card.origin)
 
 

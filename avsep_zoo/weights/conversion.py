@@ -12,7 +12,7 @@ import torch
 
 from avsep_zoo import __version__
 from avsep_zoo.compose import compose_recipe
-from avsep_zoo.errors import WeightsError
+from avsep_zoo.errors import CompositionError, WeightsError
 from avsep_zoo.load import load
 from avsep_zoo.recipe import Recipe
 from avsep_zoo.registry import Entry, registry
@@ -158,10 +158,14 @@ def _entries(
 def _fitting(recipe: Recipe, entries: Mapping[str, Tensor]) -> str:
     """The one variant that has just these entries in these shapes."""
     shapes = {name: tuple(value.shape) for name, value in entries.items()}
-    fitting = []
+    fitting, hindered = [], ""
     for variant in recipe.variant_names:
-        with torch.device("meta"):
-            state = compose_recipe(recipe.parts(variant), recipe.name).state_dict()
+        try:
+            with torch.device("meta"):
+                state = compose_recipe(recipe.parts(variant), recipe.name).state_dict()
+        except CompositionError as error:  # a package that this variant needs is not here
+            hindered = f" ({recipe.name}.{variant} was not tried: {str(error).rstrip('.')})"
+            continue
         if {name: tuple(value.shape) for name, value in state.items()} == shapes:
             fitting.append(f"{recipe.name}.{variant}")
     if len(fitting) > 1:
@@ -169,10 +173,8 @@ def _fitting(recipe: Recipe, entries: Mapping[str, Tensor]) -> str:
             f"The files fit {' and '.join(fitting)} alike; say which of them they are, as 'avsep convert {fitting[0]}'."
         )
     if not fitting:
-        raise WeightsError(
-            f"The files fit none of {', '.join(f'{recipe.name}.{v}' for v in recipe.variant_names)}; name the nearest "
-            "one to see what differs."
-        )
+        known = ", ".join(f"{recipe.name}.{variant}" for variant in recipe.variant_names)
+        raise WeightsError(f"The files fit none of {known}{hindered}; name the nearest one to see what differs.")
     return fitting[0].partition(".")[2]
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from avsep_zoo.contracts import CueBatch, Embedding
+from avsep_zoo.contracts import CueBatch, CueEncoder, Embedding
 from avsep_zoo.cue import Cue
 from avsep_zoo.data.detections import Detections, Sounding
-from avsep_zoo.errors import AvsepError, WeightsError
+from avsep_zoo.errors import WeightsError
 from avsep_zoo.generative.noise import Sampling
 from avsep_zoo.model import SeparationModel
 
@@ -72,26 +73,27 @@ def self_check(model: SeparationModel) -> SelfCheck:
 def _cues(model: SeparationModel, generator: torch.Generator) -> tuple[CueBatch | Embedding, str]:
     """Cues of every kind that the encoder reads; their embedding is made up where a cue needs a download."""
     reads = model.encoder.reads | model.encoder.optional
-    cues = [_cue(model, number, reads) for number in range(_SOURCES)]
-    try:
-        return model.encoder.prepare(cues, video=None, time=0.0), ", ".join(sorted(reads))
-    except AvsepError:
-        gives = model.encoder.gives
-        views: dict[str, Tensor] = {}
-        if "vector" in gives:
-            views["vector"] = torch.randn(1, _SOURCES, gives["vector"], generator=generator)
-        if "tokens" in gives:
-            views["tokens"] = torch.randn(1, _SOURCES, 4, gives["tokens"], generator=generator)
-        if "map" in gives:
-            views["map"] = torch.randn(1, _SOURCES, gives["map"], 7, 7, generator=generator)
-        index = torch.arange(_SOURCES)[None] if "index" in gives else None
-        return Embedding(**views, index=index), f"made-up embeddings of {', '.join(sorted(reads))}"
+    named = ", ".join(sorted(reads))
+    if type(model.encoder).fetch is CueEncoder.fetch:
+        cues = [_cue(model, number, reads) for number in range(_SOURCES)]
+        return model.encoder.prepare(cues, video=None, time=0.0), named
+    gives = model.encoder.gives
+    sizes: dict[str, tuple[int, ...]] = {"vector": (), "tokens": (4,), "map": (7, 7)}
+    views: dict[str, Tensor] = {}
+    for view in sorted(sizes.keys() & gives.keys()):
+        more = sizes[view]
+        shape = (*more, gives[view]) if view == "tokens" else (gives[view], *more)
+        views[view] = torch.randn(1, _SOURCES, *shape, generator=generator)
+    if "index" in gives:
+        views["index"] = torch.arange(_SOURCES)[None]
+    return Embedding(**views), f"made-up embeddings of {named}"
 
 
 def _cue(model: SeparationModel, number: int, reads: frozenset[str]) -> Cue:
     rng = np.random.default_rng(number)
-    label = model.classes[number % len(model.classes)] if model.classes else "violin"
-    given = {
+    names = model.classes or ("violin", "flute")
+    label = names[number % len(names)]
+    given: dict[str, Any] = {
         "label": label,
         "text": label,
         "frames": rng.integers(0, 256, (8, *_PICTURE, 3), dtype=np.uint8),

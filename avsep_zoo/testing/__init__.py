@@ -1,0 +1,1 @@
+"""What tests of methods, plugins and weights need, usable in the tests of third parties too."""
