@@ -4,6 +4,7 @@ import contextlib as _contextlib
 import sys as _sys
 import warnings as _warnings
 from collections.abc import Callable as _Callable
+from importlib.machinery import PathFinder as _PathFinder
 from pathlib import Path as _Path
 from typing import Any as _Any
 
@@ -12,8 +13,18 @@ dependencies = [
 ]  # fmt: skip
 
 _ROOT = _Path(__file__).resolve().parent
-if str(_ROOT) not in _sys.path[1:]:  # torch.hub removes the first entry; spawned workers need one that stays
-    _sys.path.append(str(_ROOT))
+
+
+def _is_other(entry: str) -> bool:
+    """Whether ``import avsep_zoo`` would find another one than that of this folder in an entry of ``sys.path``."""
+    spec = _PathFinder.find_spec("avsep_zoo", [entry])
+    return spec is not None and spec.origin is not None and _Path(spec.origin).resolve().parent.parent != _ROOT
+
+
+# torch.hub removes the first entry; spawned workers need one that stays: the last, or just before another avsep_zoo.
+_place = next((i for i, entry in enumerate(_sys.path) if _is_other(entry)), len(_sys.path))
+if str(_ROOT) not in _sys.path[1:_place]:
+    _sys.path.insert(_place, str(_ROOT))
 
 if (_other := _sys.modules.get("avsep_zoo")) and _Path(str(_other.__file__)).resolve().parents[1] != _ROOT:
     _text = f"avsep_zoo is imported from {_other.__file__} already; start a new process to use {_ROOT}."
@@ -27,11 +38,13 @@ _DOC = """{0.summary}
 Paper: {0.paper}
 Cues: {0.cues}.
 
+Weights: {weights}.
+
 Args:
-    variant: one of {variants}; None is the one with published weights ({weights}), or without weights
+    variant: one of {variants}; None is the one with published weights, or without weights
         {0.default_variant}.
-    weights: "default" for the published weights, the name or folder of another weights card, or None for an
-        untrained model.
+    weights: "default" for the published weights; the name of another weights card, its folder, or
+        "hf://org/name@commit" on the Hugging Face Hub; or None for an untrained model.
     pretrained: True for weights="default", False for weights=None.
     device: where to put the model, e.g. "cuda"; None is the CPU.
 
@@ -62,9 +75,27 @@ def _entry_point(recipe: _Any) -> _Callable[..., _Any]:
         return avsep_zoo.load(name, weights=weights, device=device)
 
     entry_point.__name__ = entry_point.__qualname__ = recipe.name
-    variants, weights = ", ".join(recipe.variant_names), recipe.weights or "none yet"
-    entry_point.__doc__ = _DOC.format(recipe, variants=variants, weights=weights)
+    variants = ", ".join(recipe.variant_names)
+    entry_point.__doc__ = _DOC.format(recipe, variants=variants, weights=_weights(recipe.weights))
     return entry_point
+
+
+def _weights(name: str | None) -> str:
+    """What is said of the default weights: their card, the size of their file and their licence."""
+    from avsep_zoo.errors import AvsepError
+    from avsep_zoo.weights.cards import card_folder, read_card
+    from avsep_zoo.weights.licences import entries
+
+    folder = card_folder(name) if name else None
+    if folder is None:
+        return f"{name}, of which there is no card here" if name else "none are published"
+    try:
+        manifest = read_card(folder).manifest
+    except AvsepError as error:
+        return f"{name}; {str(error).rstrip('.')}"
+    licences = dict.fromkeys(entry.licence for entry in entries(manifest) if entry.field == "weights")
+    size = f", {manifest['bytes'] / 1e6:.1f} MB" if manifest.get("bytes") else ""
+    return f"{name}{size}, licence: {', '.join(licences)}"
 
 
 def __dir__() -> list[str]:
@@ -73,10 +104,9 @@ def __dir__() -> list[str]:
         import avsep_zoo
 
         return [*names, *avsep_zoo.methods(), "compose"]
-    except Exception as error:  # torch.hub reads the dependencies through here, and says which one is missing
-        if not isinstance(error, ModuleNotFoundError):
-            with _contextlib.suppress(Warning):
-                _warnings.warn(f"The methods cannot be listed ({type(error).__name__}: {error}).", stacklevel=2)
+    except Exception as error:  # torch.hub reads the dependencies through here, and says which ones are missing
+        with _contextlib.suppress(Warning):
+            _warnings.warn(f"The methods cannot be listed ({type(error).__name__}: {error}).", stacklevel=2)
         return names
 
 

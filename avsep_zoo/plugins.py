@@ -2,8 +2,9 @@
 
 Plugins are found as installed entry points (group ``avsep_zoo``), as the ``plugins/*`` of the checkout this
 package lies in (declared by the same entry point in their ``pyproject.toml``), or registered by hand with
-:func:`register_plugin`. An installed plugin wins over the checkout's copy of it. A plugin that fails,
-whatever it raises, is reported by name and never stops the others.
+:func:`register_plugin`. The checkout's copy of a plugin wins over an installed one, as it was made together with this
+core; a warning says so where versions differ. A plugin that fails, whatever it raises, is reported by name and never
+stops the others.
 
 Environment: ``AVSEP_ZOO_DISABLE`` (comma-separated names) blocks plugins without importing them;
 ``AVSEP_ZOO_STRICT=1`` raises a plugin's own exception.
@@ -19,6 +20,7 @@ import traceback
 import warnings
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -141,9 +143,9 @@ def _load(manager: pluggy.PluginManager, target: Registry, name: str, found: _Fo
         manager.set_blocked(name)
         report.status = "disabled"
         return
-    if found.source is not None and str(found.source) not in sys.path:
-        sys.path.append(str(found.source))
     try:
+        if found.source is not None:
+            _put_on_path(found.source, found.entry_point.module.partition(".")[0])
         report.registered = _register(manager, target, found.entry_point.load(), name)
     except KeyboardInterrupt:
         raise
@@ -200,11 +202,11 @@ def _discover() -> dict[str, _Found]:
     """Find every plugin, the core first. The first of a name is used; another distribution's is reported."""
     core = _Found(metadata.EntryPoint("core", builtin.__name__, GROUP), "core", "avsep-zoo", "")
     chosen = {"core": core}
-    for found in sorted(_installed() + _in_checkout(), key=lambda f: (f.entry_point.name, f.origin != "installed")):
+    in_checkout = _in_checkout()
+    candidates = in_checkout + _without_copies(_installed(), in_checkout)
+    for found in sorted(candidates, key=lambda f: (f.entry_point.name, f.origin != "checkout")):
         name = found.entry_point.name
         first = chosen.setdefault(name, found)
-        if first is found:
-            continue
         if _plain(first.distribution) != _plain(found.distribution):
             report = PluginReport(f"{name} ({found.distribution})", found.origin, "failed")
             report.value, report.distribution = str(found.entry_point.value), found.title
@@ -213,13 +215,39 @@ def _discover() -> dict[str, _Found]:
                 report,
                 PluginError(f"the name {name!r} is taken by {first.distribution}; rename the entry point"),
             )
-        elif found.version not in ("", first.version):
-            warnings.warn(
-                f"The plugin {name!r} is installed as {first.title} and this checkout has {found.title}; "
-                "the installed one is used, install the checkout's to use that.",
-                stacklevel=2,
-            )
     return chosen
+
+
+def _without_copies(installed: list[_Found], in_checkout: list[_Found]) -> list[_Found]:
+    """Leave out what is installed of the distributions in the checkout; warn once of other versions."""
+    own = {_plain(found.distribution): found for found in in_checkout}
+    others = {}
+    for found in installed:
+        copy = own.get(_plain(found.distribution))
+        if copy is not None and copy.version not in ("", found.version):
+            others[found.title] = copy.title
+    if others:
+        warnings.warn(
+            f"This checkout of avsep-zoo uses its own {', '.join(others.values())} and not the installed "
+            f"{', '.join(others)}; upgrade or uninstall what is installed.",
+            stacklevel=2,
+        )
+    return [found for found in installed if _plain(found.distribution) not in own]
+
+
+def _put_on_path(source: Path, package: str) -> None:
+    """Let ``package`` be imported from ``source`` for good, also by processes that are started later.
+
+    It comes last in ``sys.path``, so that it hides nothing of the user's; or just before the first entry that holds
+    another package of this name.
+    """
+    for index, entry in enumerate(sys.path):
+        spec = PathFinder.find_spec(package, [entry])
+        if spec is not None and spec.origin is not None:
+            if not Path(spec.origin).resolve().is_relative_to(source.resolve()):
+                sys.path.insert(index, str(source))
+            return
+    sys.path.append(str(source))
 
 
 def _installed() -> list[_Found]:

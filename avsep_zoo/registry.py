@@ -11,6 +11,7 @@ import importlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from avsep_zoo.errors import CompositionError, PluginError
@@ -120,6 +121,11 @@ class Registry:
         """All methods by name."""
         return {entry.name: entry.target for entry in self.list("method")}
 
+    def card_folders(self, method: str) -> tuple[Path, ...]:
+        """Folders with weights cards of a method that its own plugin registered; none for an unknown method."""
+        owner = self.entries.get(("method", method))
+        return tuple(e.target for e in self.list("cards") if owner is not None and e.plugin == owner.plugin)
+
     def adapter(self, method: str, adapter: str) -> Callable[..., Any] | None:
         """Return the parity adapter of a method, or None."""
         entry = self.entries.get(("adapter", f"{method}/{adapter}"))
@@ -181,6 +187,21 @@ class Register:
         if not isinstance(recipe, Recipe):
             raise PluginError(f"Plugin {self.plugin!r} registers {recipe!r} as a method; give an avsep_zoo.Recipe.")
         self.entries.append(Entry("method", recipe.name, recipe, recipe.summary, self.plugin))
+
+    def cards(self, folder: str | Path) -> None:
+        """Register a folder of weights cards that travel in the plugin's package.
+
+        Args:
+            folder: absolute path, e.g. ``Path(__file__).with_name("cards")``; holds ``<method>.<tag>/README.md`` with
+                the weights beside it. Only cards of methods of the same plugin are found in it.
+        """
+        path = Path(folder) if isinstance(folder, str | Path) else None
+        if path is None or not path.is_absolute():
+            raise PluginError(
+                f"Plugin {self.plugin!r} names {str(folder)!r} as its folder of weights cards; give an absolute path, "
+                "e.g. Path(__file__).with_name('cards')."
+            )
+        self.entries.append(Entry("cards", str(path), path, "", self.plugin))
 
     def adapter(self, method: str, adapter: str, target: str) -> None:
         """Register a parity adapter: a function of a :class:`~avsep_zoo.parity.case.Case`."""

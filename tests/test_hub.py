@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +130,17 @@ for action in ("always", "error"):
 
 for name in [n for n in sys.modules if n.startswith("avsep_zoo")]:
     del sys.modules[name]
-sys.path.insert(0, ELSEWHERE)
+own = [path for path in sys.path if path != CHECKOUT]
+said["places"] = []
+for before in ([], ["before"], ["before", ELSEWHERE], [ELSEWHERE], [ELSEWHERE, "between", CHECKOUT], [ZIP]):
+    sys.path[:] = [CHECKOUT, *before, *own]            # torch.hub puts the first one there, and takes it away
+    hubconf(), hubconf()
+    sys.path.remove(CHECKOUT)
+    left = sys.path.copy()
+    assert sorted(set(own) - set(left)) == []
+    said["places"].append([path for path in left if path not in own] + [sys.path[-1] == CHECKOUT])
+
+sys.path[:] = [ELSEWHERE, *own]
 import avsep_zoo
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
@@ -224,11 +233,12 @@ def test_github_source_from_the_cache(tmp_path: Path, checkout: Path) -> None:
     assert said["model"] == "iquery.mini"
     recipe = avsep_zoo.methods()["iquery"]
     text = said["docs"]["iquery"]
-    assert text.startswith(f"{recipe.summary}\n\nPaper: {recipe.paper}\nCues: {recipe.cues}.\n\nArgs:\n")
+    assert text.startswith(f"{recipe.summary}\n\nPaper: {recipe.paper}\nCues: {recipe.cues}.\n\nWeights: iquery.mini, ")
     assert f"variant: one of {', '.join(recipe.variant_names)};" in text
-    assert f"published weights ({recipe.weights})" in text
+    assert " MB, licence: not stated.\n" in text
+    assert "\nWeights: davis.mini, of which there is no card here.\n" in said["docs"]["davis"]
     for part in (
-        "weights:",
+        '"hf://org/name@commit"',
         "pretrained:",
         "device:",
         'torch.hub.load("avsep-zoo/avsep-zoo", "iquery", trust',
@@ -242,7 +252,8 @@ def test_hubconf_alone(tmp_path: Path, checkout: Path) -> None:
     other = tmp_path / "elsewhere" / "avsep_zoo"
     other.mkdir(parents=True)
     (other / "__init__.py").write_text(f"API_VERSION = {avsep_zoo.API_VERSION}\n")
-    said = run(tmp_path / "user", ALONE, CHECKOUT=checkout, ELSEWHERE=tmp_path / "elsewhere")
+    archive = shutil.make_archive(str(tmp_path / "egg"), "zip", tmp_path / "elsewhere")
+    said = run(tmp_path / "user", ALONE, CHECKOUT=checkout, ELSEWHERE=other.parent, ZIP=Path(archive))
     assert said["imported"] == []
     assert {"dependencies", "compose", "iquery"} <= set(said["names"])
     assert not said["torch"]
@@ -252,6 +263,15 @@ def test_hubconf_alone(tmp_path: Path, checkout: Path) -> None:
         ["The methods cannot be listed (RuntimeError: broken)."],
     ]
     assert said["error"] == [["dependencies"], []]
+    here, there = str(checkout), str(other.parent)
+    assert said["places"] == [
+        [here, True],
+        ["before", here, True],
+        ["before", here, there, False],
+        [here, there, False],
+        [here, there, "between", here, False],
+        [here, archive, False],
+    ]
     text = f"avsep_zoo is imported from {other / '__init__.py'} already; start a new process to use {checkout}."
     assert said["same API"] == [text]
     assert said[f"API {avsep_zoo.API_VERSION + 1}"] == said["API None"] == text
@@ -292,8 +312,8 @@ def third_party(modules: set[str], *, later: set[str]) -> set[str]:
 def test_dependencies_are_what_loading_and_separating_import() -> None:
     """By import name, complete and with nothing to spare, for the weights that are loaded by default.
 
-    The report's template engine, files of detections, and what image networks start a training run from, are asked for
-    later; what a method alone needs is listed by its plugin.
+    The report's template engine, files of detections, weights on the Hub or in a mirror, and what image networks start
+    a training run from, are asked for later.
     """
     source = ast.parse((ROOT / "hubconf.py").read_text(encoding="utf-8"))
     assigned = next(n for n in source.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "dependencies")
@@ -303,7 +323,6 @@ def test_dependencies_are_what_loading_and_separating_import() -> None:
         for slot, part in recipe.parts(str(recipe.weights).partition(".")[2]).items():
             if slot != "objective":
                 targets.add(registry().get(slot, part.name).target.split(":")[0])
-    found = third_party(targets, later={"avsep_zoo.weights.pretrained", "avsep_zoo.data.detections"}) - {"jinja2"}
-    listed = tomllib.loads((ROOT / "plugins/avsep-avsgs/pyproject.toml").read_text())["project"]["dependencies"]
-    assert any(line.startswith("torch-geometric") for line in listed)
-    assert sorted(found - {"torch_geometric"}) == sorted(dependencies)
+    later = {"avsep_zoo.weights.pretrained", "avsep_zoo.weights.mirror", "avsep_zoo.data.detections"}
+    found = third_party(targets, later=later) - {"huggingface_hub", "jinja2"}
+    assert sorted(found) == sorted(dependencies)

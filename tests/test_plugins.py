@@ -43,6 +43,7 @@ print(json.dumps({
     "parts": sorted(f"{k} {n}" for k, n in registry().entries),
     "modules": [m for m in sys.modules if m.startswith("demo_")],
     "hooks": sorted(name for name, _ in avsep_zoo.plugins._manager.list_name_plugin()),
+    "path": [path for path in sys.path if path],
 }))
 """
 
@@ -227,35 +228,61 @@ def test_an_interrupt_is_not_swallowed(tmp_path: Path) -> None:
 
 
 def test_installed_plugins(tmp_path: Path) -> None:
-    """They win over the checkout's copy, with a warning where versions differ; a second owner is refused."""
+    """They are found like the checkout's; a second owner of a name is refused, and the checkout's own come first."""
     root, site, late = tmp_path / "checkout", tmp_path / "site", tmp_path / "late"
     root.mkdir()
     copy_core(root)
-    add_plugin(root, "same", "raise RuntimeError('the copy in the checkout')")
-    add_plugin(root, "stale", "raise RuntimeError('the copy in the checkout')")
-    install(site, "same", HOOK.format(name="same"), module="same_installed")
-    install(site, "stale", HOOK.format(name="stale"), module="stale_installed", version="0.9")
+    add_plugin(root, "own", HOOK.format(name="own"))
     install(site, "third", HOOK.format(name="third"))
     install(site, "wreck", "import no_such_package")
-    install(late, "rival", HOOK.format(name="rival"))
-    (late / "avsep_rival-1.0.dist-info" / "entry_points.txt").write_text("[avsep_zoo]\nthird = demo_rival\n")
+    for name, taken in (("rival", "third"), ("thief", "own")):
+        install(late, name, HOOK.format(name=name))
+        (late / f"avsep_{name}-1.0.dist-info" / "entry_points.txt").write_text(f"[avsep_zoo]\n{taken} = demo_{name}\n")
     done, found = run([root, site, late])
     assert found, done.stderr
     reports = found["reports"]
-    for name, title in (
-        ("same", "avsep-same 1.0"),
-        ("stale", "avsep-stale 0.9"),
-        ("third", "avsep-third 1.0"),
-    ):
-        assert (reports[name]["status"], reports[name]["origin"]) == ("ok", "installed")
-        assert reports[name]["distribution"] == title
+    for name, origin in (("own", "checkout"), ("third", "installed")):
+        report = reports[name]
+        assert (report["status"], report["origin"], report["distribution"]) == ("ok", origin, f"avsep-{name} 1.0")
         assert f"front_end {name}.stft" in found["parts"]
     assert reports["wreck"]["error"] == "ModuleNotFoundError: No module named 'no_such_package'"
     assert reports["third (avsep-rival)"]["error"].startswith("the name 'third' is taken by avsep-third;")
-    assert [w for w in found["warnings"] if "checkout has" in w] == [
-        "The plugin 'stale' is installed as avsep-stale 0.9 and this checkout has avsep-stale 1.0; "
-        "the installed one is used, install the checkout's to use that."
+    assert reports["own (avsep-thief)"]["error"].startswith("the name 'own' is taken by avsep-own;")
+
+
+def test_the_checkout_s_copy_of_a_plugin_is_used(tmp_path: Path) -> None:
+    """It was made together with this core: also its modules are found first, and one warning names other versions."""
+    root, site = tmp_path / "checkout", tmp_path / "site"
+    root.mkdir()
+    copy_core(root)
+    for name, version in (("Same", "1.0"), ("stale", "0.9"), ("newer", "2.0")):
+        add_plugin(root, name, HOOK.format(name=name.lower()), entry=name.lower())
+        install(site, name, "raise RuntimeError('the installed copy')", version=version)
+    points = site / "avsep_stale-0.9.dist-info" / "entry_points.txt"
+    points.write_text("[avsep_zoo]\nstale = demo_stale\nformer = demo_stale:former\n")
+    done, found = run([root, tmp_path, site])
+    assert found, done.stderr
+    for name in ("same", "stale", "newer"):
+        report = found["reports"][name]
+        assert (report["status"], report["origin"]) == ("ok", "checkout"), report["error"]
+    assert "former" not in found["reports"]
+    assert found["warnings"] == [
+        "This checkout of avsep-zoo uses its own avsep-newer 1.0, avsep-stale 1.0 and not the installed "
+        "avsep-newer 2.0, avsep-stale 0.9; upgrade or uninstall what is installed."
     ]
+    here = [str(root / "plugins" / f"avsep-{name}" / "src") for name in ("newer", "Same", "stale")]
+    assert found["path"][: found["path"].index(str(site)) + 1] == [str(root), str(tmp_path), *here, str(site)]
+
+
+def test_a_plugin_s_folder_hides_nothing(tmp_path: Path) -> None:
+    """What else lies beside its package stays behind all that can be imported already."""
+    copy_core(tmp_path)
+    add_plugin(tmp_path, "good", HOOK.format(name="good"))
+    (tmp_path / "plugins" / "avsep-good" / "src" / "einops.py").write_text("raise RuntimeError('hidden')")
+    done, found = run([tmp_path])
+    assert found, done.stderr
+    assert found["reports"]["good"]["status"] == "ok"
+    assert found["path"][-1] == str(tmp_path / "plugins" / "avsep-good" / "src")
 
 
 def test_a_wheel_looks_for_no_checkout(tmp_path: Path) -> None:
