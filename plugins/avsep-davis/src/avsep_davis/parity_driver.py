@@ -79,15 +79,20 @@ def diffusion_formulas(case: Case) -> Outputs:
     return outputs
 
 
-@torch.no_grad()
 def ddim(case: Case) -> Outputs:
     """DDIM with given noise, and its states on the way."""
     config = case.config
     silence = config["threshold"] if config["silence_mask_sampling"] else None
     driver = _diffusion(case, clip=config["clip_x0"], silence=silence, eta=config["eta"])
-    model = composed_model(case, driver=driver)
+    return sampled(composed_model(case, driver=driver), case)
+
+
+@torch.no_grad()
+def sampled(model: SeparationModel, case: Case) -> Outputs:
+    """What a model that has its weights and driver already gives for a case of DDIM."""
+    driver, network = model.driver, _network(model, case)
+    assert driver is not None
     states: list[Tensor] = []
-    network = _network(model, case)
 
     def watched(noisy: Tensor, time: Tensor) -> Tensor:
         states.append(noisy)
@@ -97,7 +102,7 @@ def ddim(case: Case) -> Outputs:
         return _tensor(case, "step_noise")[number - 1] if number else _tensor(case, "start_noise")
 
     mixture = _tensor(case, "log_mag_mix")
-    final = driver.sample(watched, mixture, draw, steps=config["sampling_timesteps"])
+    final = driver.sample(watched, mixture, draw, steps=case.config["sampling_timesteps"])
     return {"all_steps": torch.stack([*states, final], dim=1), "final": final}
 
 

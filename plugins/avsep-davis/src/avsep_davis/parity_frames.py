@@ -21,7 +21,7 @@ from avsep_zoo.cue import Cue
 if TYPE_CHECKING:
     from avsep_zoo.parity.case import Case
 
-__all__ = ["clip_image", "frames_net", "frames_net_resnet18", "frames_preprocess", "temporal_transformer"]
+__all__ = ["clip_image", "frames_net", "frames_net_resnet18", "frames_preprocess", "looked", "temporal_transformer"]
 
 Outputs = dict[str, Any]
 Module = TypeVar("Module", bound=nn.Module)
@@ -48,14 +48,20 @@ def clip_image(case: Case) -> Outputs:
 def frames_net(case: Case) -> Outputs:
     """The whole encoder with CLIP, from an official frame file."""
     encoder = ClipEncoder(tower=_tower(case.config["clip"]), **_temporal(case.config["temporal_transformer"]))
-    return {"visual_feat": _look(encoder, case)}
+    return looked(_loaded(encoder, "encoder.", case), case)
 
 
 @torch.no_grad()
 def frames_net_resnet18(case: Case) -> Outputs:
     """The whole encoder with ResNet-18."""
     encoder = ResNetEncoder(**_temporal(case.config["temporal_transformer"]))
-    return {"visual_feat": _look(encoder, case)}
+    return looked(_loaded(encoder, "encoder.", case), case)
+
+
+@torch.no_grad()
+def looked(encoder: FramesEncoder, case: Case) -> Outputs:
+    """What an encoder that has its weights already gives for a case of a whole encoder."""
+    return {"visual_feat": encoder.look(_tensor(case.inputs["frames"])).mT}
 
 
 def frames_preprocess(case: Case) -> Outputs:
@@ -77,10 +83,6 @@ def frames_preprocess(case: Case) -> Outputs:
             batch = encoder.prepare([Cue(frames=picture)], video=None, time=0.0)
             outputs[f"{data_set}_{number}"] = batch.values["frames"][0, 0, :, 0]
     return outputs
-
-
-def _look(encoder: FramesEncoder, case: Case) -> Tensor:
-    return _loaded(encoder, "encoder.", case).look(_tensor(case.inputs["frames"])).mT
 
 
 def _loaded(module: Module, prefix: str, case: Case) -> Module:

@@ -28,6 +28,7 @@ from avsep_zoo.generative.noise import Sampling
 from avsep_zoo.generative.objective import GenerativeObjective
 
 if TYPE_CHECKING:
+    from avsep_zoo.model import SeparationModel
     from avsep_zoo.parity.case import Case
 
 Outputs = dict[str, Any]
@@ -63,11 +64,15 @@ def front_end(case: Case) -> Outputs:
     }
 
 
-@torch.no_grad()
 def waveform(case: Case) -> Outputs:
     """The whole method from waveforms and image features, with given noise."""
+    return separated(composed_model(case, driver=_driver(case.config), front_end=_front(case.config)), case)
+
+
+@torch.no_grad()
+def separated(model: SeparationModel, case: Case) -> Outputs:
+    """What a model that has its weights, front end and driver already gives for a case of the whole method."""
     config, sources = case.config, range(case.config["num_mix"])
-    model = composed_model(case, driver=_driver(case.config), front_end=_front(case.config))
     front: Any = model.front_end
     waves = torch.stack([_tensor(case.inputs[f"wave_{n}"]) for n in sources], dim=1)  # (B, N, L)
     mixture, _ = GenerativeObjective(mixture="mean").mix(waves)

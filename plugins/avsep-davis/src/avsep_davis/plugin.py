@@ -77,6 +77,7 @@ DAVIS = Recipe(
         "resnet18": RESNET,
     },
     weights="davis.mini",
+    converter="avsep_davis.convert:CONVERTER",
     training={"mini": MINI_TRAINING, "music": MUSIC_TRAINING, "ave": AVE_TRAINING},
 )
 DAVIS_FLOW = replace(
