@@ -19,7 +19,7 @@ from avsep_zoo.model import SeparationModel
 from avsep_zoo.recipe import PartConfig
 from avsep_zoo.registry import registry
 
-__all__ = ["build_part", "compose", "compose_recipe"]
+__all__ = ["build_part", "check_parts", "compose", "compose_recipe"]
 
 Part = str | Mapping[str, Any] | PartConfig | nn.Module
 
@@ -52,17 +52,11 @@ def compose(
     slots: dict[str, Any] = {"encoder": encoder, "conditioner": conditioner, "separator": separator}
     slots |= {"front_end": front_end} | ({} if driver is None else {"driver": driver})
     given = {slot: part if isinstance(part, nn.Module) else PartConfig.parse(part) for slot, part in slots.items()}
-    encoder_plan: EncoderPlan = _plan("encoder", given["encoder"])
-    separator_plan: SeparatorPlan = _plan("separator", given["separator"])
-    views, sites = encoder_plan.gives, separator_plan.sites
-    conditioner_plan = _plan_conditioner(given, encoder_plan, separator_plan)
-    _check_driver(given, separator_plan)
-    for slot in ("front_end", "driver"):
-        if isinstance(part := given.get(slot), PartConfig):
-            _part_class(slot, part)
+    encoder_plan, separator_plan, conditioner_plan = _checked(given)
     built_front_end = _build("front_end", given["front_end"])
     built_driver = _build("driver", given["driver"]) if "driver" in given else None
     _check_range(given, built_driver, built_front_end)
+    views, sites = encoder_plan.gives, separator_plan.sites
     built_conditioner = _build("conditioner", given["conditioner"], views=views, sites=sites)
     model = SeparationModel(
         front_end=built_front_end,
@@ -74,6 +68,22 @@ def compose(
         parts={slot: part.to_dict() for slot, part in given.items() if isinstance(part, PartConfig)},
     )
     return model.eval()
+
+
+def check_parts(parts: Mapping[str, PartConfig]) -> FrontEnd:
+    """Check that the parts of a recipe fit, and return its front end; of the others only a driver is built.
+
+    Raises:
+        CompositionError: a name is unknown, a setting is wrong, or two parts do not fit.
+        PluginError: a part cannot be imported.
+    """
+    given: dict[str, Any] = dict(parts)
+    _checked(given)
+    if "objective" in given:
+        _part_class("objective", given["objective"])
+    front_end: FrontEnd = build_part("front_end", given["front_end"])
+    _check_range(given, build_part("driver", given["driver"]) if "driver" in given else None, front_end)
+    return front_end
 
 
 def compose_recipe(parts: Mapping[str, PartConfig], name: str) -> SeparationModel:
@@ -100,6 +110,18 @@ def build_part(kind: str, part: PartConfig, **context: Any) -> Any:
 
 def _build(kind: str, part: PartConfig | nn.Module, **context: Any) -> Any:
     return part if isinstance(part, nn.Module) else build_part(kind, part, **context)
+
+
+def _checked(given: Mapping[str, Any]) -> tuple[EncoderPlan, SeparatorPlan, ConditionerPlan]:
+    """The plans of parts that fit."""
+    encoder: EncoderPlan = _plan("encoder", given["encoder"])
+    separator: SeparatorPlan = _plan("separator", given["separator"])
+    conditioner = _plan_conditioner(given, encoder, separator)
+    _check_driver(given, separator)
+    for slot in ("front_end", "driver"):
+        if isinstance(part := given.get(slot), PartConfig):
+            _part_class(slot, part)
+    return encoder, separator, conditioner
 
 
 def _plan(kind: str, part: PartConfig | nn.Module) -> Any:

@@ -283,7 +283,7 @@ class CueEncoder(nn.Module, ABC):
         return []
 
     def load_pretrained(self) -> None:
-        """Fetch the published weights that a run without a card starts from, or raise WeightsError; by default, none."""
+        """Fetch published weights that a run without a card starts from, or raise WeightsError; by default, none."""
         return None
 
     def fetch(self) -> None:

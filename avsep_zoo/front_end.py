@@ -94,7 +94,7 @@ class StftFrontEnd(FrontEnd):
             )
         self.warp_frames, self.log_scale, self.log_offset = warp_frames, log_scale, log_offset
         self.frequency_rows = n_fft // 2 + 1
-        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+        self.register_buffer("window", torch.hann_window(n_fft, device="cpu"), persistent=False)
 
     def stft(self, waveform: Tensor) -> Tensor:
         """Complex STFT (..., F, T) of waveforms (..., L): centred, not normalised."""

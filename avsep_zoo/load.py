@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from avsep_zoo.model import SeparationModel
 
-__all__ = ["HUB", "find_card", "is_place", "load", "methods"]
+__all__ = ["HUB", "find_card", "from_card", "is_place", "load", "methods"]
 
 HUB = "hf://"
 """What the address of a card on the Hugging Face Hub begins with."""
@@ -58,11 +58,13 @@ def load(
         card = find_card(name_or_path)
         if weights not in ("default", None):
             raise WeightsError(f"Two cards are given, {card.name} and {str(weights)!r}; give one of them.")
-        model = _composed(card) if weights is None else _from_card(card)
-    elif weights is None:
-        model = _untrained(str(name_or_path))
+    elif weights is not None:
+        card = _find_card(str(name_or_path), str(weights))
+    if weights is not None:
+        model = from_card(card)
+        remind(card)
     else:
-        model = _from_card(_find_card(str(name_or_path), str(weights)))
+        model = _composed(card) if is_place(name_or_path) else _untrained(str(name_or_path))
     return model.to(device) if device is not None else model
 
 
@@ -117,7 +119,12 @@ def _composed(card: Card) -> SeparationModel:
     return compose_recipe({s: PartConfig.parse(part) for s, part in card.manifest["parts"].items()}, card.name)
 
 
-def _from_card(card: Card) -> SeparationModel:
+def from_card(card: Card) -> SeparationModel:
+    """Build the model of a card and load its weights into it.
+
+    Raises:
+        WeightsError: they cannot be had, are damaged, or do not fit the parts of the card.
+    """
     tensors = read_weights(card)
     model = _composed(card)
     wanted = model.state_dict()
@@ -129,7 +136,6 @@ def _from_card(card: Card) -> SeparationModel:
             "damaged."
         )
     model.load_state_dict(tensors, strict=True)
-    remind(card)
     return model
 
 

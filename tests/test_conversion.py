@@ -149,7 +149,7 @@ def test_two_variants_that_fit_alike(method: Recipe, files: dict[str, Path], tmp
         (
             "small.first",
             lambda s: s.pop("module.ear/separator.up.4.conv.weight"),
-            "lack separator.up.4.conv.weight of small.first; name the variant that they are of",
+            "lack separator.up.4.conv.weight of small.first; give all of a run, or name their variant",
         ),
         ("small.first", lambda s: s.update({"ear/more": torch.ones(1)}), "small.first has no place for more; name"),
         ("small.wide", lambda s: None, r"The shape of .*, the first of \d+ that differ, is \(.*\) in the files and \("),

@@ -256,7 +256,7 @@ def test_missing_font_names_its_package_before_anything_is_written(
 def test_missing_module_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fluidsynth", None)
     soundfont_module._fluidsynth.cache_clear()
-    with pytest.raises(DataError, match=r"pip install avsep-zoo\[synth\]"):
+    with pytest.raises(DataError, match=r"pip install pyfluidsynth"):
         soundfont_module.fluidsynth_version()
 
 

@@ -21,7 +21,7 @@ def convert(
         typer.Argument(metavar="NAME", help="A method, or one of its variants as 'avsep list' names them."),
     ],
     more: Annotated[
-        list[Path] | None, typer.Argument(metavar="[FILE]...", help="Further files, as --checkpoint.", hidden=True)
+        list[Path] | None, typer.Argument(metavar="FILE", help="Further files, as --checkpoint.", hidden=True)
     ] = None,
     checkpoint: Annotated[
         list[Path] | None,

@@ -35,7 +35,10 @@ def demo(
         ),
     ] = None,
     model: Annotated[
-        str, typer.Option(metavar="NAME", help="A method, a variant, or the folder of a weights card.")
+        str,
+        typer.Option(
+            metavar="NAME", help="A method, a variant, the folder of a weights card, or hf://org/name@commit."
+        ),
     ] = "iquery",
     open_report: Annotated[bool, typer.Option("--open/--no-open", help="Open the report in the browser.")] = False,
 ) -> None:

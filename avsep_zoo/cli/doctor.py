@@ -11,13 +11,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from avsep_zoo import __version__
 from avsep_zoo.cli.terminal import busy, print_json, print_table
 from avsep_zoo.errors import AvsepError
+
+if TYPE_CHECKING:
+    from avsep_zoo.weights.cards import Card
 
 __all__ = ["Check", "doctor"]
 
@@ -92,8 +95,8 @@ def _versions() -> Iterator[Check]:
     for extra, (names, needed) in _OPTIONAL.items():
         found, missing = _installed(names)
         if missing:
-            advice = f"pip install 'avsep-zoo[{extra}]'"
-            yield Check(f"extra {extra}", "warn", f"missing: {', '.join(missing)}, for {needed} only", advice)
+            lacking = f"missing: {', '.join(missing)}, for {needed} only"
+            yield Check(f"extra {extra}", "warn", lacking, f"pip install {' '.join(missing)}")
         else:
             yield Check(f"extra {extra}", "ok", f"{', '.join(found)}, for {needed}")
 
@@ -182,27 +185,39 @@ def _plugins() -> Iterator[Check]:
 def _weights() -> Iterator[Check]:
     from avsep_zoo.plugins import checkout_root
     from avsep_zoo.registry import registry
-    from avsep_zoo.weights.cards import file_sha256, read_card
+    from avsep_zoo.weights.cards import read_card
 
     root = checkout_root()
+    places = [*([root / "weights_cards"] if root else []), *(entry.target for entry in registry().list("cards"))]
     seen = set()
-    for file in sorted(root.glob("weights_cards/*/README.md")) if root else []:
-        what = f"weights {file.parent.name}"
-        seen.add(file.parent.name)
-        try:
-            card = read_card(file.parent)
-        except AvsepError as error:
-            yield Check(what, "fail", "the card is damaged", str(error))
+    for file in (file for place in places for file in sorted(place.glob("*/README.md"))):
+        name = file.parent.name
+        if name in seen:
             continue
-        if not card.weights.is_file():
-            yield Check(what, "warn", f"{card.weights.name} is not here", "fetch it; its card says from where")
-        elif file_sha256(card.weights) != card.manifest["sha256"]:
-            yield Check(what, "fail", "sha256 is not the one of the card", f"fetch {card.weights} again")
-        else:
-            yield Check(what, "ok", f"{card.weights.stat().st_size / 1e6:.1f} MB, sha256 as the card says")
+        seen.add(name)
+        try:
+            yield _card_check(f"weights {name}", read_card(file.parent))
+        except AvsepError as error:
+            yield Check(f"weights {name}", "fail", "the card is damaged", str(error))
     for recipe in registry().methods().values():
         if recipe.weights and recipe.weights not in seen:
             yield Check(f"weights {recipe.weights}", "warn", "not here", f"give --weights to use {recipe.name}")
+
+
+def _card_check(what: str, card: Card) -> Check:
+    from avsep_zoo.weights.cards import file_sha256
+    from avsep_zoo.weights.download import weights_state
+
+    state = weights_state(card)
+    if state == "to convert":
+        return Check(what, "ok", "weights are yours to convert")
+    if state == "missing":
+        return Check(what, "warn", f"{card.weights.name} is not here", f"put it into {card.folder} again")
+    if state != "here":
+        return Check(what, "ok", f"{state}, {card.hub}")
+    if file_sha256(card.weights) != card.sha256:
+        return Check(what, "fail", "sha256 is not the one of the card", f"fetch {card.weights} again")
+    return Check(what, "ok", f"{card.weights.stat().st_size / 1e6:.1f} MB, sha256 as the card says")
 
 
 def _tools() -> Iterator[Check]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
 from avsep_zoo.cli.terminal import console, print_json, print_table
-from avsep_zoo.errors import WeightsError
+from avsep_zoo.load import find_card, is_place
 from avsep_zoo.recipe import PartConfig
 from avsep_zoo.registry import registry
+from avsep_zoo.weights.card_results import MEASURED, REPORTED, read_results
 from avsep_zoo.weights.cards import Card, card_folder, read_card
+from avsep_zoo.weights.licences import FIELDS, commercial, entries
 
 __all__ = ["info"]
 
@@ -22,7 +23,9 @@ def info(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="A method, a variant, or the folder of a weights card.", show_default=False
+            metavar="NAME",
+            help="A method, a variant, the folder of a weights card, or hf://org/name@commit.",
+            show_default=False,
         ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
@@ -31,17 +34,11 @@ def info(
 
     Paper, cues, parts with their settings, classes, weights, licences, results.
     """
-    about = _card(read_card(Path(name))) if _is_card(name) else _method(name)
+    about = _card(find_card(name)) if is_place(name) else _method(name)
     if as_json:
         print_json(about)
         return
     _show(about)
-
-
-def _is_card(name: str) -> bool:
-    if "/" in name or os.sep in name:
-        return True
-    return name.partition(".")[0] not in registry().methods() and Path(name).is_dir()
 
 
 def _card(card: Card) -> dict[str, Any]:
@@ -104,15 +101,20 @@ def _sampling(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
 
 
 def _weights(card: Card) -> dict[str, Any]:
+    from avsep_zoo.weights.download import weights_state
+
     described = ("parts", "classes", "format", "name", "file")
     stated = {key: value for key, value in card.manifest.items() if key not in described}
     return {
         "name": card.name,
         "folder": str(card.folder),
         "file": str(card.weights),
+        "state": weights_state(card),
         "here": card.weights.is_file(),
+        "hub": card.hub,
         "licence": card.front.get("license"),
-        "results": card.front.get("model-index", []),
+        "commercial": commercial(card),
+        "results": [asdict(result) for result in read_results(card)],
         **stated,
     }
 
@@ -144,14 +146,13 @@ def _show(about: Mapping[str, Any]) -> None:
         screen.print(f"\nThere are no weights {about['name']} here.")
         return
     screen.print(f"\nWeights {weights['name']}", style="bold")
-    try:
-        rows = _weight_rows(weights)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise WeightsError(
-            f"The front matter of {weights['folder']} has licences, results or training of another form "
-            f"({error}); correct it."
-        ) from error
-    print_table(("", ""), rows)
+    print_table(("", ""), _weight_rows(weights))
+    for kind, title in {MEASURED: "Measured here", REPORTED: "Reported by the paper", "": "Other results"}.items():
+        results = [result for result in weights["results"] if result["kind"] == kind]
+        for source in dict.fromkeys(result["source"] for result in results):
+            screen.print(f"\n{title}", style="bold", end="")
+            screen.print(f": {source}" if source else "")
+            print_table(("", ""), [_result(result) for result in results if result["source"] == source])
 
 
 def _settings(part: Mapping[str, Any]) -> str:
@@ -159,31 +160,37 @@ def _settings(part: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={_text(value)}" for key, value in shown.items()) or "defaults"
 
 
-def _weight_rows(weights: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    size = int(weights["bytes"]) / 1e6
-    rows: list[tuple[str, ...]] = [
-        ("File", f"{weights['file']} ({size:.1f} MB)" if weights["here"] else f"not here ({size:.1f} MB)"),
-        ("sha256", str(weights["sha256"])),
-        ("Sample rate", f"{weights['sample_rate']} Hz"),
-    ]
-    if weights["licence"]:
+def _weight_rows(weights: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows = [("Card", weights["folder"]), ("State", weights["state"])]
+    if weights.get("sha256"):
+        size = f"{weights['bytes'] / 1e6:.1f} MB"
+        rows.append(("File", f"{weights['file']} ({size})" if weights["here"] else size))
+        rows.append(("sha256", weights["sha256"]))
+    else:
+        rows.append(("How to get them", f"avsep convert {weights['name']} --checkpoint FILE... -o CARD, see the card"))
+    if weights["hub"]:
+        repo, _, revision = weights["hub"].partition("@")
+        rows += [("Repository", repo), ("Revision", revision)]
+    rows.append(("Sample rate", f"{weights['sample_rate']} Hz"))
+    if weights.get("licences"):
+        stated = entries(weights)
+        for field in FIELDS:
+            lines = "\n".join(str(entry) for entry in stated if entry.field == field)
+            rows.append((f"Licence of {field.replace('_', ' ')}", lines))
+        rows.append(("Commercial use", "permitted" if weights["commercial"] else "not permitted as far as is stated"))
+    elif weights["licence"]:
         rows.append(("Licence", str(weights["licence"])))
-    licences = weights.get("licences", {})
-    rows += [(f"Licence, {what}".replace("_", " "), _text(text)) for what, text in licences.items()]
-    rows += [("Result", text) for text in _results(weights["results"])]
-    if weights.get("training"):
+    for key in ("source", "started_from", "converted"):
+        if isinstance(block := weights.get(key), Mapping):
+            lines = "\n".join(f"{name}: {_text(value)}" for name, value in block.items())
+            rows.append((key.replace("_", " ").capitalize(), lines))
+    if isinstance(weights.get("training"), Mapping):
         rows.append(("Training", _settings(weights["training"])))
     return rows
 
 
-def _results(index: Any) -> list[str]:
-    """Read the Hugging Face ``model-index``: one line per data set."""
-    lines = []
-    for model in index:
-        for result in model.get("results", []):
-            metrics = (f"{m.get('name', m['type'])} {m['value']}" for m in result.get("metrics", []))
-            lines.append(f"{result.get('dataset', {}).get('name', 'unnamed data')}: {', '.join(metrics)}")
-    return lines
+def _result(result: Mapping[str, Any]) -> tuple[str, str]:
+    return result["data"], ", ".join(f"{metric['name']} {metric['value']}" for metric in result["metrics"])
 
 
 def _text(value: Any) -> str:

@@ -48,13 +48,14 @@ def separate(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="A method, a variant, or the folder of a weights card (default: iquery; for words or examples "
-            "bimodal_sep).",
+            help="A method, a variant, the folder of a weights card, or hf://org/name@commit (default: iquery; for "
+            "words or examples bimodal_sep).",
             show_default=False,
         ),
     ] = None,
     weights: Annotated[
-        str, typer.Option(metavar="NAME", help="Other weights for the method: a card's name or folder.")
+        str,
+        typer.Option(metavar="NAME", help="Other weights for the method: the name or folder of a card, or hf://..."),
     ] = "default",
     device: Annotated[Device, typer.Option(help="Where to compute; auto takes a GPU where there is one.")] = "auto",
     no_consistency: Annotated[

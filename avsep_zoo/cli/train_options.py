@@ -43,20 +43,22 @@ class Task:
         plan = self.plan
         return {
             "method": plan.method,
-            "from": None if self.card is None else {"card": plan.card, "sha256": self.card.manifest["sha256"]},
+            "from": None if self.card is None else {"card": plan.card, "sha256": self.card.sha256},
             "add_classes": list(plan.add_classes),
             "parts": {slot: dict(settings) for slot, settings in plan.parts.items()},
         }
 
     @property
     def told(self) -> dict[str, Any]:
-        """What the cards of the run tell of the method's variant and of the card it starts from."""
+        """What the cards of the run tell of the method's variant, of the card it starts from, and of its licences."""
+        from avsep_zoo.weights.licences import inherited
+
         variant = {"variant": self.plan.method}
         if self.card is None:
             return variant
-        origin = {"name": self.card.name, "sha256": self.card.manifest["sha256"]}
-        licences = {key: self.card.manifest[key] for key in ("licences",) if key in self.card.manifest}
-        return {**variant, "started_from": origin, **licences}
+        origin = {"name": self.card.name, "sha256": self.card.sha256}
+        licences = inherited(self.card, Path(str(self.plan.data)).resolve().name)
+        return {**variant, "started_from": origin} | ({"licences": licences} if licences else {})
 
 
 def planned(
@@ -88,7 +90,7 @@ def planned(
     if plan.data is None:
         raise DataError("No data folder is given; name one with --data.")
     card = None if plan.card is None else find_card(plan.card)
-    if card is not None and plan.sha256 not in (None, card.manifest["sha256"]):
+    if card is not None and plan.sha256 not in (None, card.sha256):
         raise DataError(
             f"The card {plan.card!r} has other weights now than the config says; name the card with --from to take it."
         )

@@ -190,7 +190,7 @@ def _arrays(file: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         import h5py
     except ImportError as error:
-        raise DataError("ASIW needs h5py; run: pip install 'avsep-zoo[data]'.") from error
+        raise DataError("ASIW needs h5py; run: pip install h5py.") from error
     try:
         with h5py.File(file, "r") as h5:
             links = [h5.get(name, getlink=True) for name in _NAMES]

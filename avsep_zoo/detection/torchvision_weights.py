@@ -24,7 +24,7 @@ def torchvision() -> Any:
     try:
         import torchvision
     except ImportError as error:
-        raise WeightsError("This detector needs torchvision; install it: pip install 'avsep-zoo[detect]'.") from error
+        raise WeightsError("This detector needs torchvision; install it: pip install torchvision.") from error
     return torchvision
 
 

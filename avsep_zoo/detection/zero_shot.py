@@ -153,7 +153,7 @@ def _load(weights: Path, kind: str) -> tuple[Any, Any]:
         import transformers
     except ImportError as error:
         raise WeightsError(
-            "zero_shot needs transformers and torchvision; install them: pip install 'avsep-zoo[detect]'."
+            "zero_shot needs transformers and torchvision; install them: pip install transformers torchvision."
         ) from error
     kinds: tuple[Any, Any] = (
         (transformers.Owlv2Processor, transformers.Owlv2ForObjectDetection)

@@ -71,7 +71,7 @@ def _fluidsynth() -> ModuleType:
         with contextlib.redirect_stdout(sys.stderr):  # it prints where it found its library when CI is set
             import fluidsynth
     except ModuleNotFoundError as error:
-        raise DataError("soundfonts need the module pyfluidsynth: run `pip install avsep-zoo[synth]`") from error
+        raise DataError("soundfonts need the module pyfluidsynth: run: pip install pyfluidsynth") from error
     except (ImportError, OSError, AttributeError) as error:
         raise DataError("soundfonts need the FluidSynth library: run `apt-get install libfluidsynth3`") from error
     return fluidsynth

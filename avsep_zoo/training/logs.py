@@ -81,7 +81,7 @@ def _writer(folder: Path, step: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise DataError(
-            "TensorBoard is not installed; run pip install 'avsep-zoo[train]', or set tensorboard to false."
+            "TensorBoard is not installed; run pip install tensorboard, or set tensorboard to false."
         ) from error
     return SummaryWriter(str(folder), purge_step=step, flush_secs=10)
 

@@ -48,7 +48,7 @@ def add_adapters(model: SeparationModel, settings: Mapping[str, Any]) -> None:
     try:
         import peft
     except ImportError as error:
-        raise AvsepError("Adapters need peft; run: pip install 'avsep-zoo[train]'.") from error
+        raise AvsepError("Adapters need peft; run: pip install peft.") from error
     config = peft.LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="|".join(map(re.escape, layers))
     )

@@ -3,46 +3,27 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from avsep_zoo.errors import AvsepError, WeightsError
-from avsep_zoo.weights.cards import file_sha256, read_card
+from avsep_zoo.weights.cards import TOGETHER, file_sha256, read_card
+from avsep_zoo.weights.front_matter import read_front_matter
 from avsep_zoo.weights.hub_metadata import check_metadata
 from avsep_zoo.weights.licence_check import check_licences, check_source
 from avsep_zoo.weights.shown import shown
 
 __all__ = ["check"]
 
-_FRONT = re.compile(r"\A---\n(.*?)\n---\n(.*)\Z", re.DOTALL)
 _CARDS = "weights_cards"
-_MOST_VALUES = 100_000
 _KEYS = (
     "format", "name", "variant", "parts", "sample_rate", "classes", "file", "bytes", "sha256", "repo", "revision",
     "licences", "source", "started_from", "converted", "training",
 )  # fmt: skip
 _REQUIRED = ("encoder", "conditioner", "separator", "front_end")
 _SLOTS = (*_REQUIRED, "driver", "objective")
-_GROUPS: tuple[dict[str, tuple[Callable[[Any], Any], str]], ...] = (
-    {
-        "file": (lambda v: isinstance(v, str) and re.fullmatch(r"\w[\w.-]*\.safetensors", v), "model.safetensors"),
-        "bytes": (lambda v: type(v) is int and v > 0, "the size of the file in bytes"),
-        "sha256": (lambda v: isinstance(v, str) and re.fullmatch("[0-9a-f]{64}", v), "its 64 hexadecimal digits"),
-    },
-    {
-        "repo": (lambda v: isinstance(v, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", v), "org/name of the Hub"),
-        "revision": (
-            lambda v: isinstance(v, str) and re.fullmatch("[0-9a-f]{40}", v),
-            "the 40 hexadecimal digits of the commit",
-        ),
-    },
-)
-"""Keys that are there together or not at all, when they are right, and what to write otherwise."""
 
 
 def check(folder: Path) -> list[str]:
@@ -53,23 +34,11 @@ def check(folder: Path) -> list[str]:
     Args:
         folder: of the card.
     """
-    file = folder / "README.md"
     try:
-        match = _FRONT.match(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        return [f"README.md cannot be read ({' '.join(str(error).split())}); give the folder of a card, in UTF-8."]
-    if match is None:
-        return ["README.md has no front matter; write YAML between two lines of --- at its very beginning."]
-    try:
-        loader = yaml.SafeLoader(match[1])
-        node = loader.get_single_node()
-        if _unfolded(node) > _MOST_VALUES:
-            return ["The anchors of the front matter unfold to far too many values; write the values themselves."]
-        problems = list(_duplicates(node))
-        front: Any = loader.construct_document(node) if node is not None else None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        why = " ".join(str(error).split())
-        return [f"The front matter is no YAML that can be read ({why}); correct it."]
+        read = read_front_matter(folder)
+    except WeightsError as error:
+        return [str(error)]
+    front, problems = read.values, list(read.twice)
     manifest = front.get("avsep") if isinstance(front, dict) else None
     if not isinstance(manifest, dict):
         return [*problems, "The front matter has no block 'avsep'; write one as 'avsep info' shows it of other cards."]
@@ -79,48 +48,13 @@ def check(folder: Path) -> list[str]:
     problems += _check_parts(manifest)
     problems += check_licences(manifest)
     problems += check_source(manifest)
-    problems += _check_text(match[2], manifest)
+    problems += _check_text(read.text, manifest)
     if not problems:
         try:
             read_card(folder)
         except WeightsError as error:
             problems.append(str(error))
     return problems
-
-
-def _unfolded(root: Any) -> float:
-    """How many values a node and those in it are, each as often as it is named; infinite for one that holds itself."""
-    sizes: dict[int, float] = {}
-
-    def size(node: Any) -> float:
-        if id(node) not in sizes:
-            sizes[id(node)] = math.inf  # until it is known
-            inner = node.value if isinstance(node, yaml.CollectionNode) else ()
-            below = (one for entry in inner for one in (entry if isinstance(entry, tuple) else (entry,)))
-            sizes[id(node)] = 1 + sum(map(size, below))
-        return sizes[id(node)]
-
-    return size(root)
-
-
-def _duplicates(root: Any) -> Iterator[str]:
-    """Give the keys that a mapping has twice; YAML would silently take the last one."""
-    waiting: list[Any] = [root]
-    seen: set[int] = set()
-    while waiting:
-        node = waiting.pop()
-        if node is None or id(node) in seen:
-            continue
-        seen.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            waiting += node.value
-        elif isinstance(node, yaml.MappingNode):
-            lines: dict[str, int] = {}
-            for key, value in node.value:
-                line = key.start_mark.line + 2  # the front matter begins in the second line
-                if isinstance(key, yaml.ScalarNode) and (first := lines.setdefault(key.value, line)) != line:
-                    yield f"The key {key.value!r} of line {line} is in line {first} already; keep one of them."
-                waiting.append(value)
 
 
 def _check_manifest(manifest: Mapping[str, Any], folder: Path) -> Iterator[str]:
@@ -139,7 +73,7 @@ def _check_manifest(manifest: Mapping[str, Any], folder: Path) -> Iterator[str]:
     for key in ("training", "converted", "started_from"):
         if key in manifest and not isinstance(manifest[key], Mapping):
             yield f"avsep.{key} is {shown(manifest[key])}; write a mapping, or leave it out."
-    for group in _GROUPS:
+    for group in TOGETHER:
         stated = [key for key in group if manifest.get(key) is not None]
         for key, (valid, advice) in group.items():
             value = manifest.get(key)
@@ -153,8 +87,8 @@ def _check_manifest(manifest: Mapping[str, Any], folder: Path) -> Iterator[str]:
 
 def _check_file(manifest: Mapping[str, Any], folder: Path) -> Iterator[str]:
     """Compare the file beside the card with what the card says of it."""
-    name, size, digest = (manifest.get(key) for key in _GROUPS[0])
-    if not all(manifest.get(key) is not None and valid(manifest[key]) for key, (valid, _) in _GROUPS[0].items()):
+    name, size, digest = (manifest.get(key) for key in TOGETHER[0])
+    if not all(manifest.get(key) is not None and valid(manifest[key]) for key, (valid, _) in TOGETHER[0].items()):
         stray = sorted(path.name for path in folder.glob("*.safetensors"))
         if stray and digest is None:
             yield f"{stray[0]} lies beside the card and avsep.sha256 is not stated; write file, bytes and sha256 of it."

@@ -31,14 +31,15 @@ import yaml
 
 from avsep_zoo.errors import WeightsError
 from avsep_zoo.replaced import replaced
+from avsep_zoo.weights.front_matter import read_front_matter
 from avsep_zoo.weights.pin import with_pin
+from avsep_zoo.weights.shown import shown
 
 if TYPE_CHECKING:
     from avsep_zoo.model import SeparationModel
 
-__all__ = ["Card", "card_folder", "file_sha256", "pin_card", "read_card", "write_card"]
+__all__ = ["TOGETHER", "Card", "card_folder", "file_sha256", "pin_card", "read_card", "write_card"]
 
-_FRONT = re.compile(r"\A---\n(.*?)\n---\n(.*)\Z", re.DOTALL)
 _FORMAT = 1
 _FILE = "model.safetensors"
 _SLOTS = {"encoder", "conditioner", "separator", "front_end"}
@@ -47,15 +48,21 @@ _REQUIRED: dict[str, Callable[[Any], Any]] = {
     "parts": lambda v: isinstance(v, dict) and set(v) >= _SLOTS,
     "sample_rate": lambda v: isinstance(v, int),
 }
-_WEIGHTS: dict[str, Callable[[Any], Any]] = {
-    "file": lambda v: isinstance(v, str) and re.fullmatch(r"\w[\w.-]*\.safetensors", v),
-    "bytes": lambda v: isinstance(v, int) and v > 0,
-    "sha256": lambda v: isinstance(v, str) and re.fullmatch(r"[0-9a-f]{64}", v),
-}
-_HUB: dict[str, Callable[[Any], Any]] = {
-    "repo": lambda v: isinstance(v, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", v),
-    "revision": lambda v: isinstance(v, str) and re.fullmatch(r"[0-9a-f]{40}", v),
-}
+TOGETHER: tuple[dict[str, tuple[Callable[[Any], Any], str]], ...] = (
+    {
+        "file": (lambda v: isinstance(v, str) and re.fullmatch(r"\w[\w.-]*\.safetensors", v), "model.safetensors"),
+        "bytes": (lambda v: type(v) is int and v > 0, "the size of the file in bytes"),
+        "sha256": (lambda v: isinstance(v, str) and re.fullmatch("[0-9a-f]{64}", v), "its 64 hexadecimal digits"),
+    },
+    {
+        "repo": (lambda v: isinstance(v, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", v), "org/name of the Hub"),
+        "revision": (
+            lambda v: isinstance(v, str) and re.fullmatch("[0-9a-f]{40}", v),
+            "the 40 hexadecimal digits of the commit",
+        ),
+    },
+)
+"""Keys that are there together or not at all, when they are right, and what to write otherwise."""
 
 
 @dataclass(frozen=True)
@@ -124,31 +131,25 @@ def read_card(folder: Path, *, origin: str | None = None) -> Card:
         WeightsError: there is no card, or its front matter is not what a card needs.
     """
     file = folder / "README.md"
-    try:
-        match = _FRONT.match(file.read_text(encoding="utf-8"))
-        front = yaml.safe_load(match.group(1)) if match else None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        why = " ".join(str(error).split())
-        raise WeightsError(
-            f"The card {str(file)!r} cannot be read ({why}); give the folder of a weights card."
-        ) from error
-    if match is None or not isinstance(front, dict) or not isinstance(front.get("avsep"), dict):
+    read = read_front_matter(folder)
+    front = read.values
+    if not isinstance(front, dict) or not isinstance(front.get("avsep"), dict):
         raise WeightsError(f"The card {str(file)!r} has no front matter with an 'avsep' block; it is no weights card.")
     manifest = front["avsep"]
     if manifest.get("format") != _FORMAT:
         raise WeightsError(
-            f"The card {str(file)!r} has avsep.format {manifest.get('format')!r} and this version reads "
+            f"The card {str(file)!r} has avsep.format {shown(manifest.get('format'))} and this version reads "
             f"{_FORMAT}; use the version of avsep-zoo it was written by."
         )
     needed = dict(_REQUIRED)
-    for group in (_WEIGHTS, _HUB):
+    for group in TOGETHER:
         if any(manifest.get(name) is not None for name in group):
-            needed |= group
+            needed |= {name: valid for name, (valid, _) in group.items()}
     for name, valid in needed.items():
         if manifest.get(name) is None or not valid(manifest[name]):
-            wrong = f"avsep.{name} {manifest[name]!r}" if name in manifest else f"no avsep.{name}"
+            wrong = f"avsep.{name} {shown(manifest[name])}" if name in manifest else f"no avsep.{name}"
             raise WeightsError(f"The card {str(file)!r} has {wrong}; take the card as it was published.")
-    return Card(folder, manifest, front, match.group(2), origin)
+    return Card(folder, manifest, front, read.text, origin)
 
 
 def write_card(
@@ -228,7 +229,7 @@ def pin_card(card: Card, repo: str, revision: str) -> Card:
     """
     readme = card.folder / "README.md"
     pin = {"repo": repo, "revision": revision}
-    wrong = [f"{name} {value!r}" for name, value in pin.items() if not _HUB[name](value)]
+    wrong = [f"{name} {value!r}" for name, value in pin.items() if not TOGETHER[1][name][0](value)]
     if wrong:
         raise WeightsError(f"The card {card.name} cannot be pinned to the {wrong[0]}; give org/name and a full commit.")
     try:

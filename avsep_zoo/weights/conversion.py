@@ -13,7 +13,7 @@ import torch
 from avsep_zoo import __version__
 from avsep_zoo.compose import compose_recipe
 from avsep_zoo.errors import CompositionError, WeightsError
-from avsep_zoo.load import load
+from avsep_zoo.load import from_card
 from avsep_zoo.recipe import Recipe
 from avsep_zoo.registry import Entry, registry
 from avsep_zoo.replaced import part_name, remove
@@ -182,7 +182,7 @@ def _fill(model: SeparationModel, entries: Mapping[str, Tensor]) -> None:
     """Load the entries, all or none."""
     wanted = model.state_dict()
     if lacking := wanted.keys() - entries.keys():
-        raise WeightsError(f"The files lack {_few(lacking)} of {model.name}; name the variant that they are of.")
+        raise WeightsError(f"The files lack {_few(lacking)} of {model.name}; give all of a run, or name their variant.")
     if extra := entries.keys() - wanted.keys():
         raise WeightsError(f"{model.name} has no place for {_few(extra)}; name the variant that the files are of.")
     off = sorted(name for name, value in wanted.items() if value.shape != entries[name].shape)
@@ -220,7 +220,7 @@ def _write(
     try:
         manifest |= {"converted": {**origin, "unused": len(unused)}}
         write_card(part, model, half=half, manifest=manifest, front=front, text=_text(model.name, published, files))
-        load(part)
+        from_card(read_card(part))
         folder.mkdir(parents=True, exist_ok=True)
         for file in sorted(part.iterdir(), key=lambda one: one.name == "README.md"):
             file.replace(folder / file.name)
@@ -230,11 +230,16 @@ def _write(
 
 
 def _text(name: str, published: Card | None, files: Sequence[SourceFile]) -> str:
-    """What the card says below its front matter: which files it was made of, then what was known before."""
+    """What the card says below its front matter: which files it was made of, then what was known before.
+
+    How to get the weights is left out of that.
+    """
     rows = [f"| `{file.name}` | {file.part} | {file.bytes} | `{file.sha256}` |" for file in files]
     made = [f"# {name}", "", "Converted by `avsep convert` from these files:", ""]
     made += ["| file | part | bytes | sha256 |", "|---|---|---:|---|", *rows, ""]
     known = "" if published is None else re.sub(r"\A\s*# .*\n", "", published.text)
+    known = re.sub(r"(?ms)^\*\*There are no weights here.*?\n\n", "", known)
+    known = re.sub(r"(?ms)^## How to get the weights\n.*?(?=^## |\Z)", "", known)
     return "\n".join(made) + known
 
 

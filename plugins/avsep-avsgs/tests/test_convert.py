@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from avsep_avsgs.classifier import SpectrogramClassifier
-from avsep_avsgs.convert import convert_official, load_official, read_official, target
+from avsep_avsgs.convert import CONVERTER, convert_official, target
 from avsep_avsgs.encoder import CropsEncoder
 from avsep_avsgs.graph import GraphNet
+from avsep_avsgs.plugin import RECIPE
 from avsep_avsgs.separator import CoSeparationUNet
+from avsep_zoo.compose import compose_recipe
 from avsep_zoo.errors import WeightsError
 from avsep_zoo.parity.case import load_case
 
@@ -87,13 +89,28 @@ def test_official_layout_fills_the_network(case: str) -> None:
     assert len(unused) == sum(len(keys) for keys in tied.values())
 
 
-def test_the_five_files_are_the_whole_method() -> None:
-    """Nothing has two places, and only the classifier is no part of the model."""
-    parts = layout("e2e_train")
+@pytest.mark.parametrize(("variant", "unet"), [("asiw", "e2e_train"), ("layers5", "unet5")])
+def test_the_five_files_are_the_whole_method(variant: str, unet: str) -> None:
+    """Every entry of the variant is filled once, with its shape and type, and only the classifier is no part of it."""
+    parts = layout("e2e_train") | {"unet": layout(unet)["unet"]}
     state, unused = convert_official(parts)
     assert unused == ["classifier.feature_extraction.0.weight"]
     assert len(state) + len(unused) == sum(len(entries) for entries in parts.values())
-    assert {name.split(".")[0] for name in state} == {"separator", "encoder", "conditioner", "objective"}
+    taught = {name: value for name, value in state.items() if name.startswith("objective.classifier.")}
+    with torch.device("meta"):
+        model = compose_recipe(RECIPE.parts(variant), f"avsgs.{variant}")
+        classifier = SpectrogramClassifier(classes=15)
+    assert shapes({name: state[name] for name in state.keys() - taught.keys()}) == shapes(model.state_dict())
+    assert shapes(under("objective.classifier.", taught)) == shapes(classifier.state_dict())
+
+
+def test_parts_are_told_by_their_entries() -> None:
+    """Of the five files, in every layout of the attention, each is one part."""
+    graphs = [(case, "graph_net") for case in (*LAYOUTS, "graph_net_type0", "graph_net_type1", "graph_net_type2")]
+    for case, part in [*(("e2e_train", part) for part in CONVERTER.parts), ("unet5", "unet"), *graphs]:
+        names = layout(case)[part]
+        told = [found for found, start in CONVERTER.parts.items() if any(re.match(start, name) for name in names)]
+        assert told == [part]
 
 
 @pytest.mark.parametrize("case", LAYOUTS)
@@ -149,15 +166,6 @@ def test_a_shape_that_was_never_saved(parts: Parts) -> None:
         convert_official(parts)
 
 
-def test_names_of_a_data_parallel_checkpoint() -> None:
-    parts = layout("e2e_train")
-    wrapped = {part: {f"module.{key}": value for key, value in entries.items()} for part, entries in parts.items()}
-    plain, unused = convert_official(parts)
-    state, unused_too = convert_official(wrapped)
-    assert state.keys() == plain.keys()
-    assert unused_too == unused
-
-
 @pytest.mark.parametrize(
     ("part", "key"),
     [
@@ -172,110 +180,9 @@ def test_names_of_a_data_parallel_checkpoint() -> None:
         ("classifier", "conv1x1.0.weight"),
         ("classifier", "feature_extraction.8.0.weight"),
         ("visual", "fc.scale"),
+        ("sound", "0.weight"),
     ],
 )
 def test_an_unknown_entry_is_refused(part: str, key: str) -> None:
     with pytest.raises(KeyError, match=f"{part}.{key}"):
         convert_official({part: {key: torch.zeros(1)}})
-
-
-def test_an_unknown_part_is_refused() -> None:
-    with pytest.raises(KeyError, match="sound"):
-        convert_official({"sound": {}})
-
-
-@pytest.mark.parametrize("content", [[torch.zeros(1)], {"0.weight": [0.0]}, {"epoch": 3}])
-def test_what_is_no_state_dict(content: Any) -> None:
-    with pytest.raises(WeightsError, match="of the type"):
-        convert_official({"map_net": content})
-
-
-def saved(folder: Path, model: nn.Module, *, batch: str = "best", twin: bool = True) -> Path:
-    """The files an official run would leave of a small model, with the attention of torch-geometric 1.7."""
-    names = {
-        "map_net": {k: k.removeprefix("encoder.map.") for k in model.state_dict() if k.startswith("encoder.map.")},
-        "rnn": {k: k.split(".")[-1] for k in model.state_dict() if ".rnn." in k},
-        "graph_net": {
-            k: k.removeprefix("conditioner.graph.")
-            .replace("lin.weight", "lin_l.weight")
-            .replace("att_src", "att_l")
-            .replace("att_dst", "att_r")
-            for k in model.state_dict()
-            if ".graph." in k
-        },
-        "unet": {},
-    }
-    for k in model.state_dict():
-        if k.startswith("separator."):
-            _, side, number, module, entry = k.split(".")
-            layer = f"audionet_{'up' if side == 'up' else ''}convlayer{int(number) + 1}"
-            names["unet"][k] = f"{layer}.{0 if module == 'conv' else 1}.{entry}"
-    for part, keys in names.items():
-        state = {official: model.state_dict()[ours] + 1 for ours, official in keys.items()}
-        if part == "graph_net" and twin:
-            state["node_conv.lin_r.weight"] = state["node_conv.lin_l.weight"]
-        torch.save(state, folder / f"{part}_{batch}.pth")
-    return folder
-
-
-def test_a_folder_of_files_is_loaded(tiny_model: Any, tmp_path: Path) -> None:
-    """Without the classifier, whose file need not be there."""
-    model = tiny_model()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    unused = load_official(model, read_official(saved(tmp_path, model)))
-    assert unused == ["graph_net.node_conv.lin_r.weight"]
-    assert before and all(torch.equal(model.state_dict()[name], value + 1) for name, value in before.items())
-
-
-def test_files_of_a_batch_are_chosen(tiny_model: Any, tmp_path: Path) -> None:
-    saved(tmp_path, tiny_model(), batch="15000")
-    assert sorted(read_official(tmp_path, batch=15000)) == ["graph_net", "map_net", "rnn", "unet"]
-    with pytest.raises(WeightsError, match=r"There is no file .*unet_best\.pth"):
-        read_official(tmp_path)
-
-
-def test_files_can_be_named(tmp_path: Path) -> None:
-    torch.save({"module.0.weight": torch.ones(1, 2)}, tmp_path / "mine.pth")
-    parts = read_official({"map_net": tmp_path / "mine.pth"})
-    assert torch.equal(parts["map_net"]["0.weight"], torch.ones(1, 2))
-
-
-def test_objects_in_a_file_are_not_unpickled(tmp_path: Path) -> None:
-    (tmp_path / "unet_best.pth").write_bytes(pickle.dumps({"net": Path("x")}))
-    with pytest.raises(WeightsError, match="cannot be read as tensors"):
-        read_official(tmp_path)
-
-
-def test_the_classifier_goes_to_the_objective(tiny_model: Any) -> None:
-    """Or nowhere, and then it is among what is unused."""
-    parts = {"classifier": filled("classifier", "classifier")}
-    objective = nn.Module()
-    objective.classifier = SpectrogramClassifier(classes=15)
-    assert load_official(tiny_model(), parts, objective=objective) == ["classifier.feature_extraction.0.weight"]
-    assert torch.equal(objective.classifier.fc.weight, parts["classifier"]["fc.weight"])
-    assert sorted(load_official(tiny_model(), parts)) == sorted(f"classifier.{key}" for key in parts["classifier"])
-
-
-def test_a_missing_entry_is_named_and_nothing_is_loaded(tiny_model: Any, tmp_path: Path) -> None:
-    model = tiny_model()
-    parts = read_official(saved(tmp_path, model))
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    del parts["rnn"]["bias_hh_l0"]
-    with pytest.raises(WeightsError, match=r"lacks conditioner\.rnn\.bias_hh_l0;"):
-        load_official(model, parts)
-    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
-
-
-@pytest.mark.parametrize(
-    ("other", "match"),
-    [
-        ({"separator": {"levels": 2}}, "has no place for separator"),
-        ({"separator": {"width": 2}}, "shapes of separator"),
-        ({"graph": {"kind": 1}}, "lacks conditioner.graph.edge_conv1"),
-        ({"width": 10}, "shapes of"),
-    ],
-)
-def test_another_variant_is_refused(tiny_model: Any, tmp_path: Path, other: Any, match: str) -> None:
-    parts = read_official(saved(tmp_path, tiny_model()))
-    with pytest.raises(WeightsError, match=f"{match}.*take the variant the checkpoint was made with"):
-        load_official(tiny_model(**other), parts)

@@ -200,7 +200,7 @@ def test_training_lowers_the_loss(tiny_model: TinyModel, batch: dict[str, Any]) 
     model, taught = tiny_model().train(), objective(orthogonality=0.1, learning_rate=1e-2, weight_decay=0.0)
     (optimiser,) = taught.optimisers(model)["model"]
     losses = []
-    for _ in range(12):
+    for _ in range(30):
         loss = taught.loss(model, batch)["loss"]
         optimiser.zero_grad()
         loss.backward()

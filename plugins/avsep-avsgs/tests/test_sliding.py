@@ -17,7 +17,7 @@ from avsep_zoo.sliding import window_starts
 
 TinyModel = Callable[..., SeparationModel]
 LENGTH, FEATURES = 1023, 16
-CLOSE = 2e-5  # the end of a window is divided by the last of its STFT's window, which is nearly 0
+CLOSE = 1e-4  # the end of a window is divided by the last of its STFT's window, which is nearly 0
 
 
 def cues(sources: int) -> CueBatch:

@@ -15,7 +15,7 @@ import torch
 from avsep_bimodal_sep.clap_text import ClapTextEncoder
 from avsep_zoo.contracts import CueBatch
 from avsep_zoo.cue import Cue
-from avsep_zoo.errors import CompositionError, CueError
+from avsep_zoo.errors import CompositionError, CueError, WeightsError
 
 SMALL = {
     "vocab_size": 300,
@@ -62,6 +62,16 @@ def calls(encoder: ClapTextEncoder) -> list[int]:
 
 def prepared(encoder: ClapTextEncoder, *cues: Cue) -> CueBatch:
     return encoder.prepare(cues, video=None, time=0.0)
+
+
+def test_fetching_reads_the_tokenizer(tokenizer: str) -> None:
+    """Before the first text comes, and only once; without a tokenizer it says so."""
+    encoder = small(tokenizer)
+    encoder.fetch()
+    Path(tokenizer, "vocab.json").unlink()
+    assert prepared(encoder, Cue(text="fog")).get("token_ids").shape == (1, 1, 12)
+    with pytest.raises(WeightsError, match="tokenizer"):
+        small().fetch()
 
 
 def test_views_and_their_width() -> None:
@@ -284,6 +294,6 @@ def test_settings_that_cannot_be(settings: dict[str, Any], message: str) -> None
 
 def test_without_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    message = r"^bimodal_sep\.clap_text needs transformers; install it: pip install 'avsep-bimodal-sep\[clap\]'\.$"
+    message = r"^bimodal_sep\.clap_text needs transformers; install it: pip install transformers tokenizers\.$"
     with pytest.raises(CompositionError, match=message):
         small()

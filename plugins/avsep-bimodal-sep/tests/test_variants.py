@@ -16,6 +16,7 @@ from avsep_zoo.compose import build_part, compose_recipe
 from avsep_zoo.cue import Cue
 from avsep_zoo.data.clip import Clip
 from avsep_zoo.data.collate import collate
+from avsep_zoo.load import find_card
 from avsep_zoo.recipe import PartConfig
 from avsep_zoo.synth.captions import words
 from avsep_zoo.training.config import TrainingConfig
@@ -103,3 +104,11 @@ def test_a_separation_by_texts() -> None:
 
 def test_hub_and_load_know_the_method() -> None:
     assert avsep_zoo.methods()["bimodal_sep"].variant_names == ("audiocaps", "music", "vggsound", "mini")
+
+
+@pytest.mark.parametrize("variant", PUBLISHED)
+def test_a_published_configuration_has_a_card_to_convert_to(variant: str) -> None:
+    """With the parts of the recipe, and no weights."""
+    card = find_card(f"bimodal_sep.{variant}")
+    assert card.manifest["parts"] == {slot: part.to_dict() for slot, part in RECIPE.parts(variant).items()}
+    assert card.sha256 is None and f"avsep convert bimodal_sep.{variant} --checkpoint" in card.text

@@ -215,7 +215,7 @@ def test_settings_that_cannot_be(settings: dict[str, Any], message: str) -> None
 def test_without_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
     """One sentence says what to install, also where a model is composed."""
     monkeypatch.setitem(sys.modules, "transformers", None)
-    message = r"davis\.clip needs transformers; install it: pip install 'avsep-davis\[clip\]'\.$"
+    message = r"davis\.clip needs transformers; install it: pip install transformers\.$"
     with pytest.raises(CompositionError, match=f"^{message}"):
         small()
     with pytest.raises(CompositionError, match=message):

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from avsep_zoo import SeparationModel, compose
 
 TinyModel = Callable[..., SeparationModel]
+Constants = Callable[[int], dict[str, Tensor]]
 
 
 @pytest.fixture(autouse=True)
@@ -60,3 +62,25 @@ def tiny_model() -> TinyModel:
         return model.eval()
 
     return build
+
+
+@pytest.fixture(scope="session")
+def constants() -> Constants:
+    """Entries of an official file that are constants of the Fourier transform, written out, by ``n_fft``."""
+
+    def written(n_fft: int) -> dict[str, Tensor]:
+        n = np.arange(n_fft)
+        hann = 0.5 - 0.5 * np.cos(2 * np.pi * n / n_fft)
+        angle = 2 * np.pi * n[:, None] * n / n_fft
+        half = n_fft // 2 + 1
+        values = {
+            "kernel_sin_inv": np.sin(angle)[:, None, :, None],
+            "kernel_cos_inv": np.cos(angle)[:, None, :, None],
+            "wsin": (hann * np.sin(angle[:half]))[:, None],
+            "wcos": (hann * np.cos(angle[:half]))[:, None],
+            "window_mask": hann[None, :, None],
+        }
+        place = "net_wrapper.av_separator.separator_w_v.stftMelModule.stftLayer."
+        return {place + name: torch.from_numpy(value.astype(np.float32)) for name, value in values.items()}
+
+    return written

@@ -33,6 +33,7 @@ def golden(name: str) -> Case:
     return case
 
 
+@pytest.mark.filterwarnings("ignore::avsep_zoo.errors.LicenceWarning")
 @pytest.mark.parametrize(
     ("name", "variant", "prefix"), [("e2e_music", "music", "module."), ("e2e_nomotion", "nomotion", "")]
 )
@@ -56,6 +57,6 @@ def test_what_is_no_part_of_a_run(tmp_path: Path) -> None:
         convert("iquery", [files[0], *files], tmp_path / "card")
     with pytest.raises(WeightsError, match=r"history_latest.pth' holds no state_dict"):
         convert("iquery", [*files, tmp_path / "run" / "history_latest.pth"], tmp_path / "card")
-    with pytest.raises(WeightsError, match=r"files lack conditioner\..* of iquery.music; name the variant"):
+    with pytest.raises(WeightsError, match=r"files lack conditioner\..* of iquery.music; give all of a run"):
         convert("iquery.music", files, tmp_path / "card")
     assert not (tmp_path / "card").exists()

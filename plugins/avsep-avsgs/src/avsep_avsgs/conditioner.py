@@ -136,14 +136,14 @@ class SceneGraph(SourceUnroll):
         tokens, bias = embedding.tokens, embedding.tokens_bias
         if tokens is None:
             raise ValueError("The scene graph needs an embedding with tokens, one per node.")
-        batch = len(tokens)
+        batch = tokens.shape[0]
         nodes = rearrange(tokens, "b n k d -> (b n) k d")
         present = torch.ones(nodes.shape[:2], dtype=torch.bool, device=nodes.device)
         if bias is not None:
             present = ~torch.isinf(rearrange(bias, "b n k -> (b n) k"))
         edges, graph = complete_graphs(present)
         with torch.autocast(nodes.device.type, enabled=False):
-            pooled = self.graph(nodes[present].to(next(self.graph.parameters()).dtype), edges, graph, len(nodes))
+            pooled = self.graph(nodes[present].to(next(self.graph.parameters()).dtype), edges, graph, nodes.shape[0])
         return rearrange(pooled, "(b n) d -> b n d", b=batch)
 
 

@@ -14,17 +14,15 @@ attention (``node_conv``) follow the version of torch-geometric a checkpoint was
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from avsep_zoo.errors import WeightsError
-from avsep_zoo.weights.checkpoints import read_tensors
+from avsep_zoo.weights.converter import Converter, Entries
 
-__all__ = ["convert_official", "load_official", "read_official", "target"]
+__all__ = ["CONVERTER", "convert_official", "target"]
 
 _SLOTS = {
     "unet": "separator.",
@@ -39,8 +37,6 @@ _SAME = {
     "rnn": r"(weight|bias)_[ih]h_l\d",
     "graph_net": r"edge_conv[12]?\.nn\.[01]\.[02]\.\w+",
 }  # entries that keep their names
-_NEEDED = ("unet", "graph_net", "map_net", "rnn")
-_TRAINED = (*_NEEDED, "classifier")
 _ATTENTION = {
     "weight": ("lin.weight",),
     "lin.weight": ("lin.weight",),
@@ -88,10 +84,8 @@ def target(part: str, key: str) -> tuple[str, ...]:
     return tuple(_SLOTS[part] + name for name in names)
 
 
-def convert_official(parts: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Tensor], list[str]]:
+def convert_official(parts: Mapping[str, Mapping[str, Tensor]]) -> Entries:
     """Map official state dicts to the entries of a :class:`~avsep_zoo.model.SeparationModel` and its classifier.
-
-    The prefix ``module.`` of data-parallel training comes off.
 
     Args:
         parts: state dicts by the name of their file, see :func:`target`; or some of them, or some of their entries.
@@ -101,22 +95,13 @@ def convert_official(parts: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, 
 
     Raises:
         KeyError: a part or an entry is unknown.
-        WeightsError: an entry is not a tensor or cannot be taken apart, or a tensor is stored twice with two values.
+        WeightsError: an entry cannot be taken apart, or a tensor is stored twice with two values.
     """
     entries: dict[str, Tensor] = {}
     unused: list[str] = []
     for part, official in parts.items():
-        if part not in _SLOTS:
-            raise KeyError(part)
-        if not isinstance(official, Mapping):
-            raise WeightsError(f"The {part} is of the type {type(official).__name__}; give a state dict of tensors.")
         origins: dict[str, str] = {}
         for key, value in official.items():
-            key = str(key).removeprefix("module.")
-            if not isinstance(value, Tensor):
-                raise WeightsError(
-                    f"The entry {part}.{key} is of the type {type(value).__name__}; give a state dict of tensors."
-                )
             found = _pieces(part, key, value)
             twice = {name: origins[name] for name in found if name in origins}
             for name, other in twice.items():
@@ -130,68 +115,6 @@ def convert_official(parts: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, 
             entries |= {name: piece for name, piece in found.items() if name not in twice}
             origins |= dict.fromkeys(found.keys() - twice.keys(), key)
     return entries, unused
-
-
-def read_official(
-    files: str | Path | Mapping[str, str | Path], *, batch: int | None = None
-) -> dict[str, dict[str, Tensor]]:
-    """Read official files; pickled objects other than tensors are never loaded.
-
-    Args:
-        files: the folder of a training run, with ``unet_best.pth``, ``graph_net_best.pth``, ``map_net_best.pth``,
-            ``rnn_best.pth`` and, where it was kept, ``classifier_best.pth``; or the files by part.
-        batch: read the files of this training batch from the folder (``unet_15000.pth``, ...) instead of the best.
-
-    Raises:
-        WeightsError: a file is missing or holds no state dict.
-    """
-    if isinstance(files, Mapping):
-        return {part: read_tensors(_existing(Path(file))) for part, file in files.items()}
-    ending = "best" if batch is None else str(batch)
-    paths = {part: Path(files, f"{part}_{ending}.pth") for part in _TRAINED}
-    return {part: read_tensors(_existing(p)) for part, p in paths.items() if part in _NEEDED or p.is_file()}
-
-
-def load_official(
-    model: nn.Module, parts: Mapping[str, Mapping[str, Any]], *, objective: nn.Module | None = None
-) -> list[str]:
-    """Load official state dicts into a model, and the classifier into its objective.
-
-    Args:
-        model: in place.
-        parts: as :func:`read_official` gives them.
-        objective: a :class:`~avsep_avsgs.objective.CoSeparationObjective`, in place; without it the classifier stays
-            unused.
-
-    Returns:
-        The official entries that are not used.
-
-    Raises:
-        KeyError: an entry belongs to no known layout.
-        WeightsError: entries are missing, or the model has other ones or other shapes; nothing is loaded.
-    """
-    state, unused = convert_official(parts)
-    given = (
-        {f"objective.{name}": value for name, value in objective.state_dict().items()} if objective is not None else {}
-    )
-    taken = [part for part in parts if part != "classifier" or objective is not None]
-    for part in parts.keys() - set(taken):
-        unused += sorted({f"{part}.{str(key).removeprefix('module.')}" for key in parts[part]} - set(unused))
-        state = {name: value for name, value in state.items() if not name.startswith(_SLOTS[part])}
-    slots = tuple(_SLOTS[part] for part in taken)
-    wanted = {name: value for name, value in (model.state_dict() | given).items() if name.startswith(slots)}
-    advice = "take the variant the checkpoint was made with"
-    if lacking := wanted.keys() - state.keys():
-        raise WeightsError(f"The checkpoint lacks {_few(lacking)}; {advice}.")
-    if extra := state.keys() - wanted.keys():
-        raise WeightsError(f"The model has no place for {_few(extra)}; {advice}.")
-    if off := {name for name, value in wanted.items() if value.shape != state[name].shape}:
-        raise WeightsError(f"The shapes of {_few(off)} are not the model's; {advice}.")
-    taught = {name.removeprefix("objective."): state.pop(name) for name in state.keys() & given.keys()}
-    model.load_state_dict(model.state_dict() | state)
-    if objective is not None:
-        objective.load_state_dict(objective.state_dict() | taught)
-    return unused
 
 
 def _image_network(key: str, *, reduced: bool) -> tuple[str, ...]:
@@ -223,13 +146,16 @@ def _same(one: Tensor, other: Tensor) -> bool:
     return one is other or torch.equal(one, other)
 
 
-def _existing(file: Path) -> Path:
-    if not file.is_file():
-        raise WeightsError(f"There is no file {str(file)!r}; give the folder and batch the checkpoint was saved with.")
-    return file
-
-
-def _few(names: Collection[str]) -> str:
-    """Some names, for a message."""
-    first = sorted(names)[:3]
-    return ", ".join(first) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+CONVERTER = Converter(
+    parts={
+        "unet": r"audionet_(up)?convlayer",
+        "graph_net": r"(node|edge)_conv[12]?\.",
+        "map_net": r"[02]\.weight$",
+        "rnn": r"weight_[ih]h_l0$",
+        "classifier": r"conv1\.weight$|feature_extraction\.",
+    },
+    entries=convert_official,
+    optional=frozenset({"classifier"}),
+)
+"""The files of a training run: ``unet_best.pth``, ``graph_net_best.pth``, ``map_net_best.pth``, ``rnn_best.pth`` and,
+where it was kept, ``classifier_best.pth``; or those of a batch, ``unet_15000.pth``, ..."""

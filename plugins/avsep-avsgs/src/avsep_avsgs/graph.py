@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Literal
 
@@ -10,9 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-with warnings.catch_warnings():  # at its import it uses what torch has deprecated
-    warnings.filterwarnings("ignore", message="`torch.jit.script", category=FutureWarning)
-    from torch_geometric.nn import EdgeConv, GATConv, global_max_pool, global_mean_pool
+from avsep_avsgs.graph_layers import EdgeConvolution, GraphAttention, largest, mean
 
 __all__ = ["Activation", "GraphNet", "complete_graphs"]
 
@@ -24,8 +21,8 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F
 class GraphNet(nn.Module):
     """Graph attention on the nodes, edge convolution on their differences, and what is largest and usual in a graph.
 
-    Source: Chatterjee et al., Visual Scene Graphs for Audio Source Separation, ICCV 2021, section 3.2; graph attention:
-    Velickovic et al., ICLR 2018; edge convolution: Wang et al., Dynamic Graph CNN, ACM ToG 2019.
+    Source: Chatterjee et al., Visual Scene Graphs for Audio Source Separation, ICCV 2021, section 3.2; the layers:
+    :mod:`avsep_avsgs.graph_layers`.
 
     Args:
         features: width D of a node.
@@ -48,14 +45,18 @@ class GraphNet(nn.Module):
             raise ValueError(f"{hidden} hidden features cannot be shared by {heads} heads; give a multiple.")
         self.kind, self.width, self.activate = kind, 2 * hidden, _ACTIVATIONS[activation]
         if kind != 1:
-            self.node_conv = GATConv(features, hidden // heads, heads=heads, negative_slope=0.2)
+            self.node_conv = GraphAttention(features, hidden // heads, heads=heads)
         if kind == 1:
-            self.edge_conv1 = EdgeConv(nn.Sequential(_block(2 * features, 2 * hidden), _block(2 * hidden, hidden)))
-            self.edge_conv2 = EdgeConv(nn.Sequential(_block(2 * hidden, hidden)))
+            self.edge_conv1 = EdgeConvolution(
+                nn.Sequential(_block(2 * features, 2 * hidden), _block(2 * hidden, hidden))
+            )
+            self.edge_conv2 = EdgeConvolution(nn.Sequential(_block(2 * hidden, hidden)))
         elif kind == 2:
-            self.edge_conv = EdgeConv(nn.Sequential(_block(2 * features, 2 * hidden), _block(2 * hidden, hidden)))
+            self.edge_conv = EdgeConvolution(
+                nn.Sequential(_block(2 * features, 2 * hidden), _block(2 * hidden, hidden))
+            )
         elif kind == 3:
-            self.edge_conv = EdgeConv(nn.Sequential(_block(2 * hidden, hidden)))
+            self.edge_conv = EdgeConvolution(nn.Sequential(_block(2 * hidden, hidden)))
 
     def forward(self, nodes: Tensor, edges: Tensor, graph: Tensor, graphs: int) -> Tensor:
         """Return one vector per graph (G, 2 hidden); zeros for a graph without nodes.
@@ -68,12 +69,10 @@ class GraphNet(nn.Module):
         """
         layers = [self.activate(layer) for layer in self.convolve(nodes, edges).values()]
         if self.kind == 2:
-            return torch.cat([global_mean_pool(layer, graph, graphs) for layer in layers], dim=1)
+            return torch.cat([mean(layer, graph, graphs) for layer in layers], dim=1)
         if self.kind == 1:
             layers = [layers[0] + layers[1]]
-        pooled = [
-            torch.cat((global_max_pool(x, graph, graphs), global_mean_pool(x, graph, graphs)), dim=1) for x in layers
-        ]
+        pooled = [torch.cat((largest(x, graph, graphs), mean(x, graph, graphs)), dim=1) for x in layers]
         return pooled[0] + pooled[1] if len(pooled) > 1 else pooled[0]
 
     def convolve(self, nodes: Tensor, edges: Tensor) -> dict[str, Tensor]:

@@ -37,6 +37,7 @@ __all__ = [
     "losses",
     "map_net",
     "only",
+    "pooled",
     "reordered",
     "separated",
     "tensor",
@@ -104,6 +105,12 @@ def graph_net(case: Case) -> Outputs:
         activation=config["hidden_act"],
     )
     _load(network, "conditioner.graph.", case)
+    return pooled(network, case)
+
+
+@torch.no_grad()
+def pooled(network: GraphNet, case: Case) -> Outputs:
+    """What a network makes of the graphs of a case of the adapter ``graph_net``."""
     nodes, edges = tensor(case, "nodes"), tensor(case, "edge_index").long()
     numbers, _ = graph_numbers(case)
     layers = network.convolve(nodes, edges)

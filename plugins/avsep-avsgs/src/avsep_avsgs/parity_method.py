@@ -12,8 +12,9 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor
 
+from avsep_avsgs.classifier import SpectrogramClassifier
 from avsep_avsgs.conditioner import SceneGraph, Unrolled
-from avsep_avsgs.convert import load_official, target
+from avsep_avsgs.convert import convert_official, target
 from avsep_avsgs.encoder import DetectionsEncoder
 from avsep_avsgs.objective import CoSeparationObjective, class_losses
 from avsep_avsgs.parity import POOLING, graph_numbers, only, reordered, separated, tensor, unroll
@@ -27,10 +28,11 @@ from avsep_zoo.model import SeparationModel
 if TYPE_CHECKING:
     from avsep_zoo.parity.case import Case
 
-__all__ = ["composed_model", "method_test", "method_train", "train_step"]
+__all__ = ["composed_model", "method_test", "method_train", "separated_window", "train_step"]
 
 Outputs = dict[str, Any]
 _FLOOR = 1e-10
+_TEACHES = "objective."
 _NORMS = {
     "unet": "grad_norm_net_unet",
     "classifier": "grad_norm_net_classifier",
@@ -82,6 +84,12 @@ def train_step(case: Case) -> Outputs:
 def method_test(case: Case) -> Outputs:
     """One window of a mixture and the graph of one object to the object's waveform."""
     model, objective = composed_model(case)
+    return separated_window(model, case, objective.classifier)
+
+
+@torch.no_grad()
+def separated_window(model: SeparationModel, case: Case, classifier: SpectrogramClassifier | None = None) -> Outputs:
+    """What a model makes of the mixture and the graph of a case of the adapter ``method_test``."""
     front: Any = model.front_end
     numbers = tensor(case, "batch_vec").long()
     pooled, bound = _bound(case, model, numbers, padded=False, mixtures=1)
@@ -98,8 +106,8 @@ def method_test(case: Case) -> Outputs:
         "pred_spectrogram": predicted,
         "wave": wave[0, 0] if wave.shape[1] == 1 else wave[0],
     }
-    if objective.classifier is not None:
-        outputs["logits"] = objective.classifier((predicted + _FLOOR).log())
+    if classifier is not None:
+        outputs["logits"] = classifier((predicted + _FLOOR).log())
     return outputs
 
 
@@ -214,7 +222,10 @@ def composed_model(case: Case) -> tuple[SeparationModel, CoSeparationObjective]:
         class_weight=float("classifier" in parts),
         classifier_pooling=POOLING[config.get("classifier_pool", "maxpool")],
     )
-    load_official(model, parts, objective=objective)
+    state, _ = convert_official(parts)
+    taught = {name: value for name, value in state.items() if name.startswith(_TEACHES)}
+    model.load_state_dict({name: value for name, value in state.items() if name not in taught})
+    objective.load_state_dict({name.removeprefix(_TEACHES): value for name, value in taught.items()})
     training = case.mode == "train"
     model.train(training)
     objective.train(training)

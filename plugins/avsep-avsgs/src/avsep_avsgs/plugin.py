@@ -59,6 +59,7 @@ RECIPE = Recipe(
         },
     },
     weights="avsgs.mini",
+    converter="avsep_avsgs.convert:CONVERTER",
     training={
         "mini": {
             "steps": 3000, "batch": 12, "warmup": 100, "schedule": "cosine", "clip_norm": 1.0, "precision": "bf16",

@@ -152,6 +152,14 @@ class ClapTextEncoder(CueEncoder):
         """
         load_tower(self.clap, self.clap_weights, kind="text")
 
+    def fetch(self) -> None:
+        """Read the tokenizer, from the Hub where it is not here yet.
+
+        Raises:
+            WeightsError: it cannot be had, or is another one.
+        """
+        self.tokeniser.read()
+
     def _views(self, texts: Tensor) -> tuple[Tensor, Tensor]:
         """Token ids (M, length) through the tower."""
         ids = texts.to(self.clap.get_input_embeddings().weight.device)  # type: ignore[operator]

@@ -107,6 +107,6 @@ def _transformers(part: str) -> Any:
         import transformers
     except ImportError as error:
         raise CompositionError(
-            f"{part} needs transformers; install it: pip install 'avsep-bimodal-sep[clap]'."
+            f"{part} needs transformers; install it: pip install transformers tokenizers."
         ) from error
     return transformers

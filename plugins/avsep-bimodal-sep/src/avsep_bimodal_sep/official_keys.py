@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from avsep_bimodal_sep.clap_keys import clap_keys
 from avsep_zoo.errors import WeightsError
 
-__all__ = ["CLAP", "CONSTANTS", "OfficialSettings", "bare", "recognise", "target"]
+__all__ = ["CLAP", "CONSTANTS", "OfficialSettings", "recognise", "target"]
 
 CLAP = "net_clap.model.model."  # official entries of LAION-CLAP begin so
 CONSTANTS = re.compile(r"(stft|istft)\.(conv_(?:real|imag)\.weight|ola_window)")
@@ -72,7 +72,7 @@ def recognise(keys: Iterable[str]) -> OfficialSettings:
     res_layers = 0
     layers: set[str] = set()
     for key in keys:
-        if not (found := _UNET.fullmatch(bare(key))):
+        if not (found := _UNET.fullmatch(key)):
             continue
         levels = max(levels, 1 + found[1].count("submodule."))
         if layer := re.match(r"(?:down|up)resblock\.res_layers\.(\d+)\.", found[2]):
@@ -95,13 +95,12 @@ def target(key: str, settings: OfficialSettings) -> str | None:
     layers) and for CLAP's sound tower, which no model has.
 
     Args:
-        key: the official entry, with or without ``module.`` in front.
+        key: the official entry, without the ``module.`` of data-parallel training.
         settings: of the network that it is from.
 
     Raises:
         KeyError: the entry belongs to no known layout.
     """
-    key = bare(key)
     if CONSTANTS.fullmatch(key):
         return None
     if key.startswith(CLAP):
@@ -115,13 +114,6 @@ def target(key: str, settings: OfficialSettings) -> str | None:
     if name := _renamed(key, _OTHERS):
         return name
     raise KeyError(key)
-
-
-def bare(key: str) -> str:
-    """Without the name of what a network was wrapped in."""
-    while key.startswith("module."):
-        key = key.removeprefix("module.")
-    return key
 
 
 def _renamed(key: str, rules: Iterable[tuple[str, str]]) -> str | None:

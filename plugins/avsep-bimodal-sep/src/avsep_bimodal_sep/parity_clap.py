@@ -20,7 +20,7 @@ from avsep_zoo.weights.pretrained import load_entries
 if TYPE_CHECKING:
     from avsep_zoo.parity.case import Case
 
-__all__ = ["clap_audio", "clap_text", "resample", "sound_settings", "text_encoder"]
+__all__ = ["clap_audio", "clap_text", "load_clap", "resample", "sound_settings", "text_encoder"]
 
 Outputs = dict[str, Any]
 _PREFIX = "model.model."  # of LAION-CLAP's entries in the official network
@@ -35,7 +35,7 @@ def clap_text(case: Case) -> Outputs:
     """The text tower, and the layer of the mask head that reads its embedding."""
     (state,) = case.state_dicts.values()
     encoder = text_encoder(case.config).eval()
-    _load(encoder.clap, state, "text tower of CLAP")
+    load_clap(encoder.clap, state, _PREFIX, "text")
     ids, mask = (torch.as_tensor(case.inputs[name]) for name in ("input_ids", "attention_mask"))
     if not torch.equal(mask.bool(), ids != PADDING):
         raise DataError("The case masks something else than padding; correct the case.")
@@ -49,7 +49,7 @@ def clap_audio(case: Case) -> Outputs:
     """The sound tower and what comes before it."""
     (state,) = case.state_dicts.values()
     sound = ClapSound(rate=case.config["input_rate"], tower=sound_settings(case.config))
-    _load(sound.eval().clap, state, "audio tower of CLAP")
+    load_clap(sound.eval().clap, state, _PREFIX, "audio")
     waveforms = torch.as_tensor(case.inputs["wav"])
     at_rate = resampled(waveforms, sound.rate, RATE)
     outputs = {"logmel": sound.log_mel(ten_seconds(at_rate)), "embed": sound(waveforms)}
@@ -79,9 +79,11 @@ def sound_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: config[theirs] for name, theirs in _SOUND.items()}
 
 
-def _load(tower: nn.Module, state: Mapping[str, Tensor], title: str) -> None:
-    laion = {name.removeprefix(_PREFIX): value for name, value in state.items() if name.startswith(_PREFIX)}
-    load_entries(tower, clap_entries(laion), title=title, source="of the case")
+def load_clap(tower: nn.Module, state: Mapping[str, Tensor], prefix: str, kind: str) -> None:
+    """Load LAION-CLAP's entries, which begin with ``prefix``, into the tower for ``text`` or ``audio``."""
+    laion = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    own = {name: value for name, value in clap_entries(laion).items() if name.startswith(f"{kind}_")}
+    load_entries(tower, own, title=f"{kind} tower of CLAP", source="of the case")
 
 
 def _only(config: Mapping[str, Any], **known: Any) -> None:

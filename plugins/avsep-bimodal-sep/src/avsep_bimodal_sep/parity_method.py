@@ -24,9 +24,10 @@ from avsep_zoo.errors import DataError
 from avsep_zoo.front_end import StftFrontEnd
 
 if TYPE_CHECKING:
+    from avsep_zoo.model import SeparationModel
     from avsep_zoo.parity.case import Case
 
-__all__ = ["front_end", "inverse", "method", "stft", "waveform"]
+__all__ = ["front_end", "inverse", "method", "separated", "stft", "waveform"]
 
 Outputs = dict[str, Any]
 _EDGE = 700  # samples of the beginning and the end of a waveform
@@ -66,13 +67,26 @@ def inverse(case: Case) -> Outputs:
 @torch.no_grad()
 def method(case: Case) -> Outputs:
     """Mixtures and what was said to waveforms."""
+    return _separated(_Network.of(case), case)
+
+
+@torch.no_grad()
+def separated(model: SeparationModel, case: Case) -> Outputs:
+    """What :func:`method` gives, from a model whose front end and layers are those of the case."""
+    front, conditioner, separator = model.front_end, model.conditioner, model.separator
+    assert isinstance(front, StftFrontEnd)
+    assert isinstance(conditioner, TextAttention)
+    assert isinstance(separator, ConditionalUNet)
+    return _separated(_Network(front, conditioner, separator, case.config), case)
+
+
+def _separated(network: _Network, case: Case) -> Outputs:
     recordings = tensor(case, "audios")
     vector, tokens = tensor(case, "text_embed").transpose(0, 1), tensor(case, "hidden").transpose(0, 1)
-    network = _Network.of(case)
     spectrum = network.front.analyse(tensor(case, "mix"))
     estimate = network.estimate(spectrum, Embedding(vector=vector, tokens=tokens))
     return {
-        "pred_wavs": _waveforms(network.front, estimate, spectrum, network.front.length),
+        "pred_wavs": _waveforms(network.front, estimate, spectrum, network.config["audLen"]),
         "pred_mags": network.front.linear_magnitude(estimate, spectrum),
         "raw_mags": network.front.stft(recordings).abs(),
         "mag_mix": spectrum.magnitude,

@@ -10,11 +10,11 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
-from avsep_bimodal_sep.convert import load_official
+from avsep_bimodal_sep.convert import convert_official
 from avsep_bimodal_sep.objective import BiModalObjective, summed
-from avsep_bimodal_sep.official_keys import recognise, target
+from avsep_bimodal_sep.official_keys import CLAP, recognise, target
 from avsep_bimodal_sep.parity import attention_settings, only, separator_settings, tensor
-from avsep_bimodal_sep.parity_clap import sound_settings, text_encoder
+from avsep_bimodal_sep.parity_clap import load_clap, sound_settings, text_encoder
 from avsep_bimodal_sep.parity_method import stft
 from avsep_bimodal_sep.tokeniser import PADDING
 from avsep_zoo.blocks.mask_loss import loudness_weight, mask_loss
@@ -66,7 +66,9 @@ def objective(case: Case) -> Outputs:
     scale = float(config["logit_scale_a"])
     trained = BiModalObjective(reconstruction=config["recons_weight"], scale=scale, judge=judge)
     model, official = _model(case), case.official_state_dict("model")
-    load_official(model, official, objective=trained)
+    model.load_state_dict(convert_official(official)[0])
+    assert trained.judge is not None
+    load_clap(trained.judge.clap, official, CLAP, "audio")
     model.train(case.mode == "train")
     trained.train(case.mode == "train")
 

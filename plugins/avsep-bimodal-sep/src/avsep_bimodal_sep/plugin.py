@@ -75,6 +75,7 @@ RECIPE = Recipe(
         },
     },
     weights="bimodal_sep.mini",
+    converter="avsep_bimodal_sep.convert:CONVERTER",
     training={
         "mini": {
             "steps": 3600, "batch": 12, "members": 2, "solos": 0.75, "warmup": 100, "schedule": "cosine",

@@ -36,6 +36,15 @@ class Tokeniser:
         self.source, self.size = source, size
         self._bpe: Any = None
 
+    def read(self) -> None:
+        """Read the vocabulary, if that was not done before; it may be fetched for that.
+
+        Raises:
+            WeightsError: it cannot be had, or is another one.
+        """
+        if self._bpe is None:
+            self._bpe = self._read()
+
     def ids(self, text: str) -> list[int]:
         """Return the ids of all tokens, without marks.
 
@@ -43,8 +52,7 @@ class Tokeniser:
             WeightsError: the vocabulary cannot be had, or is another one.
             CueError: the text is no valid Unicode.
         """
-        if self._bpe is None:
-            self._bpe = self._read()
+        self.read()
         try:
             found: list[int] = self._bpe.encode(text, add_special_tokens=False).ids
         except (TypeError, UnicodeError) as error:

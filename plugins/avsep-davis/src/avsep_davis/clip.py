@@ -133,7 +133,7 @@ def _tower(sizes: Mapping[str, int], attention: str) -> nn.Module:
     try:
         from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
     except ImportError as error:
-        raise CompositionError("davis.clip needs transformers; install it: pip install 'avsep-davis[clip]'.") from error
+        raise CompositionError("davis.clip needs transformers; install it: pip install transformers.") from error
     fixed = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "attention_dropout": 0.0}
     settings: dict[str, Any] = {**sizes, **fixed, "attn_implementation": attention}
     tower: nn.Module = CLIPVisionModelWithProjection(CLIPVisionConfig(**settings))

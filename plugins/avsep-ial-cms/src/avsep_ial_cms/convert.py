@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from avsep_zoo.errors import WeightsError
-from avsep_zoo.weights.pretrained import read_checkpoint
+from avsep_zoo.weights.converter import Converter, Entries
 
-if TYPE_CHECKING:
-    from avsep_ial_cms.objective import IndependencyObjective
-
-__all__ = ["CRITIC", "convert_official", "load_official", "read_official", "target"]
+__all__ = ["CONVERTER", "CRITIC", "convert_official", "target"]
 
 CRITIC = "objective.critic."  # entries of the critic begin so in converted state dicts
 
 _WRAPPERS = ("module.", "net_wrapper.")
-_SUFFIXES = (".ckpt", ".pth", ".pt", ".safetensors")
+_ATTRIBUTE_DICTS = (
+    "pytorch_lightning.utilities.parsing", "lightning.pytorch.utilities.parsing", "lightning_fabric.utilities.data",
+    "lightning.fabric.utilities.data",
+)  # fmt: skip
 _LEVELS = 5
 _DEEPEST = "unet_block." + "submodule." * _LEVELS
 _PLACES = (
@@ -108,105 +106,38 @@ def target(key: str) -> str | None:
     raise KeyError(key)
 
 
-def convert_official(official: Mapping[str, Any], *, n_fft: int = 1022) -> tuple[dict[str, Tensor], list[str]]:
+def convert_official(parts: Mapping[str, Mapping[str, Tensor]], *, n_fft: int = 1022) -> Entries:
     """Map an official state dict, or some of its entries, to the entries of a model and of its critic.
 
     Args:
-        official: entries by name; see :func:`target`.
+        parts: the state dict, under any name; see :func:`target`.
         n_fft: of the model's front end, whose constants the file has to hold if it holds any.
 
     Returns:
         The entries, and the official ones that are not used: constants of the short-time Fourier transform.
 
     Raises:
-        WeightsError: an entry is unknown, stored twice, no tensor of finite numbers, has a shape that no official file
-            has, or is a constant of another transform.
+        KeyError: an entry belongs to no known layout.
+        WeightsError: an entry is there twice, or is a constant of another transform.
     """
-    if not isinstance(official, Mapping):
-        raise WeightsError(f"The checkpoint is of the type {type(official).__name__}; give a state dict of tensors.")
     entries: dict[str, Tensor] = {}
     unused: list[str] = []
     origins: dict[str, str] = {}
-    for key, value in official.items():
-        bare = _bare(str(key))
-        if bare in origins:
-            raise WeightsError(
-                f"The checkpoint has {key} and {origins[bare]}, which mean the same; remove one of them."
-            )
-        origins[bare] = str(key)
-        _check_numbers(bare, value)
-        try:
-            name = target(bare)
-        except KeyError:
-            raise WeightsError(f"The entry {key} is none of IAL-CMS; give a checkpoint of the official code.") from None
-        if name is None:
-            _check_constant(bare, value, n_fft)
-            unused.append(bare)
-            continue
-        if _GATE.fullmatch(name):
-            if value.ndim != 3 or value.shape[2] != 1:
+    for state in parts.values():
+        for key, value in state.items():
+            bare = _bare(key)
+            if bare in origins:
                 raise WeightsError(
-                    f"The entry {key} has the shape {tuple(value.shape)}, which no official file has; take the file as "
-                    "it was saved."
+                    f"The checkpoint has {key} and {origins[bare]}, which mean the same; remove one of them."
                 )
-            value = value[:, :, 0]
-        entries[name] = value
+            origins[bare] = key
+            name = target(bare)
+            if name is None:
+                _check_constant(bare, value, n_fft)
+                unused.append(bare)
+            else:
+                entries[name] = value.squeeze(-1) if _GATE.fullmatch(name) else value
     return entries, unused
-
-
-def read_official(checkpoint: str | Path) -> dict[str, Tensor]:
-    """Read the state dict of an official file; pickled objects other than tensors and plain values are never loaded.
-
-    Args:
-        checkpoint: a Lightning checkpoint (its weights are under ``state_dict``) or a file of the state dict alone, or
-            a folder that holds one of them.
-
-    Raises:
-        WeightsError: there is no such file, there are several, or it holds no state dict.
-    """
-    return read_checkpoint(checkpoint, suffixes=_SUFFIXES)
-
-
-def load_official(
-    model: nn.Module,
-    checkpoint: str | Path | Mapping[str, Any],
-    *,
-    objective: IndependencyObjective | None = None,
-) -> list[str]:
-    """Load an official checkpoint into a model, and its critic into the model's objective.
-
-    Args:
-        model: in place.
-        checkpoint: a file or folder, see :func:`read_official`, or the state dict itself.
-        objective: in place; without it, or where it has no critic, that of the checkpoint stays unused.
-
-    Returns:
-        The official entries that are not used.
-
-    Raises:
-        WeightsError: the file cannot be read, an entry is wrong (see :func:`convert_official`), entries are missing,
-            or the model has other ones or other shapes; nothing is loaded then.
-    """
-    official = checkpoint if isinstance(checkpoint, Mapping) else read_official(checkpoint)
-    front_end = getattr(model, "front_end", None)
-    state, unused = convert_official(official, n_fft=getattr(front_end, "n_fft", 1022))
-    critic = None if objective is None else objective.critic
-    if critic is None:
-        unused += [bare for key in official if (target(bare := _bare(str(key))) or "").startswith(CRITIC)]
-        state = {name: value for name, value in state.items() if not name.startswith(CRITIC)}
-    wanted = dict(model.state_dict())
-    wanted |= {} if critic is None else {CRITIC + name: value for name, value in critic.state_dict().items()}
-    advice = "take the variant the checkpoint was made with"
-    if lacking := wanted.keys() - state.keys():
-        raise WeightsError(f"The checkpoint lacks {_few(lacking)}; {advice}.")
-    if extra := state.keys() - wanted.keys():
-        raise WeightsError(f"The model has no place for {_few(extra)}; {advice}.")
-    if off := {name for name, value in wanted.items() if value.shape != state[name].shape}:
-        raise WeightsError(f"The shapes of {_few(off)} are not the model's; {advice}.")
-    model.load_state_dict({name: value for name, value in state.items() if not name.startswith(CRITIC)})
-    if critic is not None:
-        critic.load_state_dict({k.removeprefix(CRITIC): v for k, v in state.items() if k.startswith(CRITIC)})
-    return unused
 
 
 def _bare(key: str) -> str:
@@ -231,15 +162,6 @@ def _level(key: str, level: int, rest: str) -> str:
     raise KeyError(key)
 
 
-def _check_numbers(key: str, value: Any) -> None:
-    if not isinstance(value, Tensor) or value.layout != torch.strided:
-        raise WeightsError(
-            f"The entry {key} is of the type {type(value).__name__}; give a state dict of dense tensors."
-        )
-    if not torch.isfinite(value).all():
-        raise WeightsError(f"The entry {key} holds numbers that are not finite; take an earlier checkpoint of the run.")
-
-
 def _check_constant(key: str, value: Tensor, n_fft: int) -> None:
     """Refuse constants of another transform than that with a periodic Hann window of ``n_fft`` samples."""
     name = key.rpartition(".")[2]
@@ -256,11 +178,18 @@ def _check_constant(key: str, value: Tensor, n_fft: int) -> None:
     if value.shape != right.shape or not torch.allclose(value.double(), right, rtol=0.0, atol=1e-3):
         raise WeightsError(
             f"The constant {key} is not that of a Fourier transform with a periodic Hann window of {n_fft} samples; "
-            "take the front end the checkpoint was made with."
+            "take a checkpoint that was made with the published front end."
         )
 
 
-def _few(names: Collection[str]) -> str:
-    """Some names, for a message."""
-    first = sorted(names)[:3]
-    return ", ".join(first) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+CONVERTER = Converter(
+    parts={"checkpoint": r"((net_wrapper|module)\.)*av_separator\."},
+    entries=convert_official,
+    allowed=(
+        "argparse.Namespace",
+        *(f"{module}.AttributeDict" for module in _ATTRIBUTE_DICTS),
+        "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    ),
+)
+"""A Lightning checkpoint of a training run. Lightning keeps hyper-parameters in namespaces and dictionaries with
+attributes, and before its version 1.5 the state of a callback under the callback's class."""

@@ -284,7 +284,7 @@ def load(module: Module, prefix: str, case: Case, *, unused: tuple[str, ...] = (
     """
     start = case.config.get("checkpoint_prefix", "")
     official = {start + key: value for state in case.state_dicts.values() for key, value in state.items()}
-    state = convert_official(official)[0]
+    state = convert_official({"checkpoint": official})[0]
     entries = {name.removeprefix(prefix): v for name, v in state.items() if name.startswith(prefix)}
     wanted = module.state_dict().keys()
     if odd := sorted(name for name in wanted ^ entries.keys() if not name.startswith((*unused, "objective."))):

@@ -43,19 +43,24 @@ from avsep_zoo.sliding import slide
 if TYPE_CHECKING:
     from avsep_zoo.parity.case import Case
 
-__all__ = ["composed_model", "method", "waveform"]
+__all__ = ["composed_model", "heard", "method", "waveform"]
 
 Outputs = dict[str, Any]
 
 
-@torch.no_grad()
 def method(case: Case) -> Outputs:
     """Pictures and mixtures to masks, waveforms and losses."""
+    settings, length = case.config["av_separator"]["separate_net"], case.inputs["mixed_mixture"].shape[-1]
+    return heard(composed_model(case, stft(settings, length)), case)
+
+
+@torch.no_grad()
+def heard(model: SeparationModel, case: Case) -> Outputs:
+    """What a model makes of the pictures and mixtures of a case of the adapter ``method``."""
     config = case.config["av_separator"]
     mixture, recordings = tensor(case, "mixed_mixture"), tensor(case, "mixtures")
     there = tensor(case, "valid_nums").bool()
     valid = there.flatten(1)
-    model = composed_model(case, stft(config["separate_net"], mixture.shape[-1]))
     front, separator = model.front_end, model.separator
     assert isinstance(front, StftFrontEnd) and isinstance(separator, ResidualUNet)
     maps = _maps(case, model)

@@ -54,6 +54,7 @@ RECIPE = Recipe(
         },
     },
     weights="ial_cms.mini",
+    converter="avsep_ial_cms.convert:CONVERTER",
     training={
         "mini": {
             "steps": 2600, "batch": 12, "warmup": 100, "schedule": "cosine", "clip_norm": 1.0, "precision": "bf16",
