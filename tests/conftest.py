@@ -158,6 +158,25 @@ def card_on_hub(tmp_path: Path, tiny_model: SeparationModel, hub: LoopbackHub) -
     return pin_card(card, "someone/tiny", commit)
 
 
+@pytest.fixture
+def ready(tmp_path: Path, tiny_model: SeparationModel) -> Path:
+    """The folder of a card of the tiny model that is fit to be published."""
+    from avsep_zoo.weights.cards import write_card
+
+    data = [{"of": "noise", "licence": "CC0-1.0"}]
+    licences = {"code": "Apache-2.0", "weights": "CC-BY-4.0", "training_data": data}
+    front = {"license": "cc-by-4.0", "tags": ["sound-separation"]}
+    text = "# iquery.tiny\n\nIts block is called avsep: this is no entry of it.\n"
+    return write_card(tmp_path / "ready", tiny_model, manifest={"licences": licences}, front=front, text=text).folder
+
+
+@pytest.fixture
+def logged_in(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user is logged in to the Hub."""
+    hub.token = "hf_secret"
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+
+
 @pytest.fixture(scope="session")
 def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of two training clips and a validation clip of 2 s for each of three classes of tones and colours."""

@@ -9,19 +9,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from avsep_zoo.cli import app
-from avsep_zoo.model import SeparationModel
 from avsep_zoo.testing.loopback_hub import LoopbackHub
-from avsep_zoo.weights.cards import read_card, write_card
+from avsep_zoo.weights.cards import read_card
 
 REPO = "someone/tiny-card"
-
-
-@pytest.fixture
-def ready(tmp_path: Path, tiny_model: SeparationModel) -> Path:
-    """The folder of a card that is fit to be published."""
-    licences = {"code": "Apache-2.0", "weights": "MIT", "training_data": "CC0-1.0"}
-    front = {"license": "mit", "tags": ["sound-separation"]}
-    return write_card(tmp_path / "my run", tiny_model, manifest={"licences": licences}, front=front).folder
 
 
 def avsep(*arguments: object, token: str | None = "hf_secret") -> Result:

@@ -21,23 +21,8 @@ from avsep_zoo.weights.publish import publish
 
 REPO = "someone/tiny-card"
 OLD = "0123456789abcdef0123456789abcdef01234567"
-LICENCES = {"code": "Apache-2.0", "weights": "CC-BY-4.0", "training_data": [{"of": "noise", "licence": "CC0-1.0"}]}
-FRONT = {"license": "cc-by-4.0", "tags": ["sound-separation"]}
 
-
-@pytest.fixture
-def ready(tmp_path: Path, tiny_model: SeparationModel) -> Path:
-    """The folder of a card that is fit to be published."""
-    text = "# iquery.tiny\n\nIts block is called avsep: this is no entry of it.\n"
-    return write_card(tmp_path / "ready", tiny_model, manifest={"licences": LICENCES}, front=FRONT, text=text).folder
-
-
-@pytest.fixture
-def hub(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> LoopbackHub:
-    """The Hub, and the user logged in to it."""
-    hub.token = "hf_secret"
-    monkeypatch.setenv("HF_TOKEN", hub.token)
-    return hub
+pytestmark = pytest.mark.usefixtures("logged_in")
 
 
 def change(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
@@ -153,9 +138,10 @@ def test_a_changed_readme_alone(hub: LoopbackHub, ready: Path) -> None:
 def test_changed_weights(hub: LoopbackHub, ready: Path, tiny_model: SeparationModel) -> None:
     """A model that was trained on replaces its predecessor under the same name."""
     first = publish(ready, REPO)
+    before = read_card(ready)
     with torch.no_grad():
         next(tiny_model.parameters()).add_(1)
-    card = write_card(ready, tiny_model, manifest={"licences": LICENCES}, front=FRONT)
+    card = write_card(ready, tiny_model, manifest={"licences": before.manifest["licences"]}, front=before.front)
     second = publish(ready, REPO)
     assert second.revision != first.revision
     assert on_hub(hub, second.revision)["model.safetensors"] == card.weights.read_bytes()

@@ -16,30 +16,14 @@ from huggingface_hub.utils import _http
 from safetensors.torch import save_file
 
 from avsep_zoo.errors import WeightsError
-from avsep_zoo.model import SeparationModel
 from avsep_zoo.testing.loopback_hub import Answer, LoopbackHub, Request
-from avsep_zoo.weights.cards import file_sha256, read_card, write_card
+from avsep_zoo.weights.cards import file_sha256, read_card
 from avsep_zoo.weights.publish import publish
 
 REPO = "someone/tiny-card"
 OLD = "0123456789abcdef0123456789abcdef01234567"
-LICENCES = {"code": "Apache-2.0", "weights": "CC-BY-4.0", "training_data": [{"of": "noise", "licence": "CC0-1.0"}]}
-FRONT = {"license": "cc-by-4.0", "tags": ["sound-separation"]}
 
-
-@pytest.fixture
-def ready(tmp_path: Path, tiny_model: SeparationModel) -> Path:
-    """The folder of a card that is fit to be published."""
-    text = "# iquery.tiny\n\nIts block is called avsep: this is no entry of it.\n"
-    return write_card(tmp_path / "ready", tiny_model, manifest={"licences": LICENCES}, front=FRONT, text=text).folder
-
-
-@pytest.fixture
-def hub(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> LoopbackHub:
-    """The Hub, and the user logged in to it."""
-    hub.token = "hf_secret"
-    monkeypatch.setenv("HF_TOKEN", hub.token)
-    return hub
+pytestmark = pytest.mark.usefixtures("logged_in")
 
 
 def change(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:

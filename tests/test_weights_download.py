@@ -163,7 +163,7 @@ def test_a_card_that_is_not_there(hub: LoopbackHub) -> None:
     with pytest.raises(WeightsError, match=r"someone/net@.* has no file README\.md"):
         remote_card(f"someone/net@{commit}")
     commit = hub.commit("someone/net", {"README.md": b"# Net\n"})
-    with pytest.raises(WeightsError, match="no front matter with an 'avsep' block"):
+    with pytest.raises(WeightsError, match="has no front matter; a weights card has YAML"):
         remote_card(f"someone/net@{commit}")
 
 

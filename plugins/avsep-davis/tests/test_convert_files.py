@@ -81,6 +81,7 @@ def test_clip_and_flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(projection, parts["frame"]["model.visual.proj"].T)
 
 
+@pytest.mark.filterwarnings("ignore::avsep_zoo.errors.LicenceWarning")
 def test_resnet_and_diffusion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The encoder and the sampler, with the settings of the variant that the files are told to be."""
     variants = registry().method("davis").variants
