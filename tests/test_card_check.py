@@ -344,6 +344,6 @@ def test_weights_that_no_card_vouches_for(whole: Path) -> None:
 
 
 def test_a_card_of_a_run_lacks_what_only_the_user_knows(card: Path) -> None:
-    """What the trainer writes has no tags and no licences."""
+    """What the trainer writes has no licences."""
     problems = check(card)
-    assert [problem.split(" ")[0] for problem in problems] == ["tags", "license", "avsep.licences"]
+    assert [problem.split(" ")[0] for problem in problems] == ["license", "avsep.licences"]

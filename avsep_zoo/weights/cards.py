@@ -207,7 +207,9 @@ def write_card(
         "sha256": file_sha256(part),
     }
     block = {**block, **{key: value for key, value in (manifest or {}).items() if key not in block}}
-    head = {"library_name": "avsep-zoo", "pipeline_tag": "audio-to-audio", **(front or {}), "avsep": block}
+    tags = ["sound-separation", str(block["name"]).partition(".")[0]]
+    head = {"library_name": "avsep-zoo", "pipeline_tag": "audio-to-audio", "tags": tags} | dict(front or {})
+    head["avsep"] = block
     body = text if text is not None else f"# {block['name']}\n\nWritten by the trainer of avsep-zoo.\n"
     readme = folder / "README.md.part"
     readme.write_text(f"---\n{yaml.safe_dump(head, sort_keys=False, width=100)}---\n{body}", encoding="utf-8")
