@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from avsep_zoo.cli.terminal import console, print_json
+from avsep_zoo.cli.terminal import client_bars, console, print_json
 
 __all__ = ["publish"]
 
@@ -26,7 +26,8 @@ def publish(
     """
     from avsep_zoo.weights.publish import publish as published
 
-    result = published(card, repo, private=private, message=message)  # the client shows its progress
+    with client_bars(shown=console(stderr=True).is_terminal and not as_json):
+        result = published(card, repo, private=private, message=message)
     remote = f"hf://{result.repo}@{result.revision}"
     if as_json:
         print_json(

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 
-from avsep_zoo.cli.terminal import busy, console, print_json, print_table
+from avsep_zoo.cli.terminal import busy, client_bars, console, print_json, print_table
 from avsep_zoo.errors import AvsepError
 
 __all__ = ["pull"]
@@ -39,7 +37,7 @@ def pull(
     pulled: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
     said = console(stderr=True)
-    with _bars(shown=said.is_terminal and not as_json):
+    with client_bars(shown=said.is_terminal and not as_json):
         for name in dict.fromkeys(names):
             try:
                 pulled.append(_pull(name, mirror))
@@ -68,21 +66,3 @@ def _pull(name: str, mirror: str | None) -> dict[str, Any]:
     model.encoder.fetch()
     about = {"name": card.name, "file": str(found.path), "bytes": card.manifest["bytes"], "sha256": card.sha256}
     return about | {"from": found.source}
-
-
-@contextmanager
-def _bars(*, shown: bool) -> Iterator[None]:
-    """Show the progress bars of the Hub's client, or none."""
-    try:
-        from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-    except ModuleNotFoundError:  # the sentence for that comes when something has to be fetched
-        yield
-        return
-    hide = not shown and not are_progress_bars_disabled()
-    if hide:
-        disable_progress_bars()
-    try:
-        yield
-    finally:
-        if hide:
-            enable_progress_bars()

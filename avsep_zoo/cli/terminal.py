@@ -16,7 +16,17 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
     from rich.text import Text
 
-__all__ = ["busy", "console", "count_bar", "cue_warnings", "print_json", "print_table", "seconds_bar", "warn"]
+__all__ = [
+    "busy",
+    "client_bars",
+    "console",
+    "count_bar",
+    "cue_warnings",
+    "print_json",
+    "print_table",
+    "seconds_bar",
+    "warn",
+]
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -108,6 +118,24 @@ def seconds_bar(text: str) -> Iterator[Callable[[float, float | None], None]]:
             progress.update(task, completed=done, total=total, seconds=shown)
 
         yield advance
+
+
+@contextmanager
+def client_bars(*, shown: bool) -> Iterator[None]:
+    """Show the progress bars of the Hub's client, or none."""
+    try:
+        from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    except ModuleNotFoundError:  # the sentence for that comes when something has to be fetched
+        yield
+        return
+    hide = not shown and not are_progress_bars_disabled()
+    if hide:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if hide:
+            enable_progress_bars()
 
 
 @contextmanager
