@@ -34,13 +34,17 @@ _PART_NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)?")
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered name: who registered it, what it is, and where it is found."""
+    """One registered name: who registered it, what it is, and where it is found.
+
+    ``small`` are settings that make a small one, to try what it does in no time.
+    """
 
     kind: str
     name: str
     target: Any
     summary: str
     plugin: str
+    small: Mapping[str, Any] = field(default_factory=dict)
 
     def resolve(self) -> Any:
         """Import and return what the name stands for.
@@ -146,29 +150,29 @@ class Register:
         self.plugin = plugin
         self.entries: list[Entry] = []
 
-    def encoder(self, name: str, target: str, summary: str = "") -> None:
+    def encoder(self, name: str, target: str, summary: str = "", *, small: Mapping[str, Any] | None = None) -> None:
         """Register a :class:`~avsep_zoo.contracts.CueEncoder` class as ``"module:Class"``."""
-        self._part("encoder", name, target, summary)
+        self._part("encoder", name, target, summary, small)
 
-    def conditioner(self, name: str, target: str, summary: str = "") -> None:
+    def conditioner(self, name: str, target: str, summary: str = "", *, small: Mapping[str, Any] | None = None) -> None:
         """Register a :class:`~avsep_zoo.contracts.Conditioner` class."""
-        self._part("conditioner", name, target, summary)
+        self._part("conditioner", name, target, summary, small)
 
-    def separator(self, name: str, target: str, summary: str = "") -> None:
+    def separator(self, name: str, target: str, summary: str = "", *, small: Mapping[str, Any] | None = None) -> None:
         """Register a :class:`~avsep_zoo.contracts.Separator` class."""
-        self._part("separator", name, target, summary)
+        self._part("separator", name, target, summary, small)
 
-    def driver(self, name: str, target: str, summary: str = "") -> None:
+    def driver(self, name: str, target: str, summary: str = "", *, small: Mapping[str, Any] | None = None) -> None:
         """Register a :class:`~avsep_zoo.generative.contract.Driver` class."""
-        self._part("driver", name, target, summary)
+        self._part("driver", name, target, summary, small)
 
-    def front_end(self, name: str, target: str, summary: str = "") -> None:
+    def front_end(self, name: str, target: str, summary: str = "", *, small: Mapping[str, Any] | None = None) -> None:
         """Register a :class:`~avsep_zoo.contracts.FrontEnd` class."""
-        self._part("front_end", name, target, summary)
+        self._part("front_end", name, target, summary, small)
 
-    def objective(self, name: str, target: str, summary: str = "") -> None:
+    def objective(self, name: str, target: str, summary: str = "", *, small: Mapping[str, Any] | None = None) -> None:
         """Register a :class:`~avsep_zoo.contracts.Objective` class."""
-        self._part("objective", name, target, summary)
+        self._part("objective", name, target, summary, small)
 
     def reader(self, name: str, target: str, summary: str = "") -> None:
         """Register a :class:`~avsep_zoo.data.reader.Reader` class."""
@@ -207,12 +211,12 @@ class Register:
         """Register a parity adapter: a function of a :class:`~avsep_zoo.parity.case.Case`."""
         self.entries.append(Entry("adapter", f"{method}/{adapter}", _target(target, self.plugin), "", self.plugin))
 
-    def _part(self, kind: str, name: str, target: str, summary: str) -> None:
+    def _part(self, kind: str, name: str, target: str, summary: str, small: Mapping[str, Any] | None = None) -> None:
         if not _PART_NAME.fullmatch(name):
             raise PluginError(
                 f"Plugin {self.plugin!r} names a {kind} {name!r}; use lower-case letters, digits, _ and one dot."
             )
-        self.entries.append(Entry(kind, name, _target(target, self.plugin), summary, self.plugin))
+        self.entries.append(Entry(kind, name, _target(target, self.plugin), summary, self.plugin, dict(small or {})))
 
 
 def _words(kind: str) -> str:
