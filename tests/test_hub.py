@@ -40,7 +40,8 @@ def main():
 
     model = attempt(trust_repo=True)
     said["default"] = [type(model).__name__, model.name, model.training]
-    said["path"] = sys.path[len(before):] if sys.path[:len(before)] == before else sys.path
+    added = [path for path in sys.path if path not in before]
+    said["path"] = added if [path for path in sys.path if path in before] == before else sys.path
     said["user"] = [plugins.MINE, tests.MINE, sys.modules["plugins"] is plugins]
 
     import avsep_zoo
