@@ -201,7 +201,7 @@ def write_card(
         "name": name or model.name,
         "parts": model.parts,
         "sample_rate": model.rate,
-        "classes": list(model.classes),
+        "classes": list(model.classes or model.parts["encoder"].get("classes", ())),
         "file": _FILE,
         "bytes": part.stat().st_size,
         "sha256": file_sha256(part),
