@@ -12,14 +12,52 @@ if TYPE_CHECKING:
 
 @hookimpl
 def avsep_register(register: Register) -> None:
-    """Register the core's front end and backbone, its readers of data sets, detectors and motion features."""
-    register.front_end("stft", "avsep_zoo.front_end:StftFrontEnd", "STFT, optionally on a log-frequency axis")
+    """Register the core's own parts, its readers of data sets, detectors and motion features."""
+    register.front_end(
+        "stft",
+        "avsep_zoo.front_end:StftFrontEnd",
+        "STFT, optionally on a log-frequency axis",
+        small={
+            "rate": 8000, "length": 8191, "n_fft": 254, "hop_length": 64, "warp_rows": 128, "align_corners": True,
+            "log_scale": 0.15,
+        },
+    )  # fmt: skip
+    register.encoder(
+        "frames",
+        "avsep_zoo.blocks.frame_encoder:FrameEncoder",
+        "pooled ResNet-18 features of pictures",
+        small={"width": 2, "object_features": 8, "frames": 2, "image_size": 32},
+    )
+    register.conditioner(
+        "film", "avsep_zoo.blocks.film:Film", "a vector scales and shifts channels", small={"hidden": 16}
+    )
     register.conditioner("tiled_concat", "avsep_zoo.blocks.tiled_concat:TiledConcat", "a vector at every point")
-    register.separator("mask_unet", "avsep_zoo.blocks.unet:MaskUNet", "Sound-of-Pixels U-Net with sigmoid masks")
-    register.driver("diffusion", "avsep_zoo.generative.diffusion:Diffusion", "denoising diffusion: DDIM, DPM-Solver++")
-    register.driver("flow", "avsep_zoo.generative.flow:Flow", "flow matching: Euler and second-order solvers")
+    register.separator(
+        "mask_unet",
+        "avsep_zoo.blocks.unet:MaskUNet",
+        "Sound-of-Pixels U-Net with sigmoid masks",
+        small={"width": 4, "levels": 5, "mask_features": 4},
+    )
+    register.driver(
+        "diffusion",
+        "avsep_zoo.generative.diffusion:Diffusion",
+        "denoising diffusion: DDIM, DPM-Solver++",
+        small={"steps": 2},
+    )
+    register.driver(
+        "flow", "avsep_zoo.generative.flow:Flow", "flow matching: Euler and second-order solvers", small={"steps": 2}
+    )
     register.objective(
-        "generative", "avsep_zoo.generative.objective:GenerativeObjective", "errors of a driver on the sources"
+        "generative",
+        "avsep_zoo.generative.objective:GenerativeObjective",
+        "errors of a driver on the sources",
+        small={"scale": 1.0, "learning_rate": 1e-3},
+    )
+    register.objective(
+        "masks",
+        "avsep_zoo.blocks.mask_objective:MaskObjective",
+        "weighted mask distance",
+        small={"mixture": "sum", "learning_rate": 1e-3},
     )
     register.reader("music", "avsep_zoo.data.readers.music:MusicReader", "MUSIC and MUSIC-21 index files")
     register.reader("ave", "avsep_zoo.data.readers.ave:AveReader", "AVE index files")

@@ -19,7 +19,7 @@ from avsep_zoo.model import SeparationModel
 from avsep_zoo.recipe import PartConfig
 from avsep_zoo.registry import registry
 
-__all__ = ["build_part", "check_parts", "compose", "compose_recipe"]
+__all__ = ["build_part", "check_parts", "compose", "compose_recipe", "plan_part"]
 
 Part = str | Mapping[str, Any] | PartConfig | nn.Module
 
@@ -108,6 +108,21 @@ def build_part(kind: str, part: PartConfig, **context: Any) -> Any:
         raise _refused(kind, part, error) from error
 
 
+def plan_part(kind: str, part: PartConfig) -> EncoderPlan | SeparatorPlan:
+    """Describe an ``encoder`` or a ``separator`` without building it.
+
+    Raises:
+        CompositionError: the name is unknown or a setting is wrong.
+        PluginError: the part cannot be imported.
+    """
+    target = _part_class(kind, part)
+    try:
+        plan: EncoderPlan | SeparatorPlan = target.plan(**part.config)
+    except Exception as error:
+        raise _refused(kind, part, error) from error
+    return plan
+
+
 def _build(kind: str, part: PartConfig | nn.Module, **context: Any) -> Any:
     return part if isinstance(part, nn.Module) else build_part(kind, part, **context)
 
@@ -130,11 +145,7 @@ def _plan(kind: str, part: PartConfig | nn.Module) -> Any:
             return EncoderPlan(part.reads, part.gives, part.optional)  # type: ignore[arg-type]
         driven = isinstance(part, DrivenSeparator) and part.driven
         return SeparatorPlan(part.sites, driven)  # type: ignore[arg-type]
-    target = _part_class(kind, part)
-    try:
-        return target.plan(**part.config)
-    except Exception as error:
-        raise _refused(kind, part, error) from error
+    return plan_part(kind, part)
 
 
 def _plan_conditioner(given: Mapping[str, Any], encoder: EncoderPlan, separator: SeparatorPlan) -> ConditionerPlan:

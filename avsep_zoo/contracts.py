@@ -209,7 +209,7 @@ class Estimate:
     """A separator's answer in the domain of the mask.
 
     Args:
-        values: (B, N, F', T): a mask in [0, 1], a magnitude, or features as the front end gives them.
+        values: (B, N, F', T): a mask in [0, 1] or with an open end, a magnitude, or the front end's features.
         logits: (B, N, F', T) before the activation, where there is one.
         kind: ``mask``, ``magnitude`` or ``features``.
         loudness: how many times louder sources are estimated than they are in the mixture.

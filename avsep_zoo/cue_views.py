@@ -16,9 +16,23 @@ from avsep_zoo.pictures import crop, read_picture
 if TYPE_CHECKING:
     from avsep_zoo.media import VideoSource
 
-__all__ = ["cue_pictures", "cue_views"]
+__all__ = ["check_shown", "cue_pictures", "cue_views"]
 
 _IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+
+
+def check_shown(cues: Sequence[Cue], video: VideoSource | None, time: float) -> None:
+    """Make sure that each of several cues shows a source of its own, for a model that goes by pictures alone.
+
+    Raises:
+        CueError: one of several cues has neither frames nor a box, and would show the whole picture of the video.
+    """
+    for cue in cues:
+        if len(cues) > 1 and cue.frames is None and video is not None and cue.box_at(time) is None:
+            raise CueError(
+                f"The cue {cue.title!r} has neither frames nor a box, and the whole picture shows all "
+                f"{len(cues)} sources; give it one of them."
+            )
 
 
 def cue_views(cue: Cue, video: VideoSource | None, times: Sequence[float]) -> list[Image.Image]:

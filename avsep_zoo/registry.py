@@ -57,7 +57,7 @@ class Entry:
         module, _, attribute = self.target.partition(":")
         try:
             return getattr(importlib.import_module(module), attribute)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginError(
                 f"The {_words(self.kind)} {self.name!r} of plugin {self.plugin!r} cannot be "
                 f"imported from {self.target!r} ({type(error).__name__}: {error}); install what it needs or "
@@ -138,6 +138,9 @@ class Registry:
     def _unknown(self, kind: str, name: str) -> str:
         known = [entry.name for entry in self.list(kind)]
         near = difflib.get_close_matches(name, known, n=1)
+        if not near:  # by the name without its plugin: clap-text is bimodal_sep.clap_text
+            last = {full.rpartition(".")[2]: full for full in known}
+            near = [last[end] for end in difflib.get_close_matches(name.replace("-", "_"), last, n=1)]
         hint = f"did you mean {near[0]!r}" if near else f"known are {', '.join(known) or 'none'}"
         failed = "".join(f"; plugin {p!r} failed to load ({why})" for p, why in self.failures.items())
         return f"There is no {_words(kind)} {name!r}; {hint}{failed}."

@@ -158,8 +158,8 @@ CHANGES: dict[str, tuple[Change, str]] = {
     ),
     "setting": (lambda f: f["avsep"]["parts"]["separator"].update(widht=3), "no setting 'widht'; did you mean 'width'"),
     "misfit": (
-        lambda f: f["avsep"]["parts"].update(conditioner="film"),
-        "avsep.parts cannot be composed: .*conditioner|avsep.parts.conditioner: There is no conditioner 'film'",
+        lambda f: f["avsep"]["parts"].update(conditioner={"name": "ial_cms.attention"}),
+        "avsep.parts cannot be composed: The conditioner 'ial_cms.attention' wants map",
     ),
     "no licences": (lambda f: f["avsep"].pop("licences"), "avsep.licences is None; write code, weights, training_data"),
     "field": (lambda f: f["avsep"]["licences"].pop("code"), "avsep.licences.code is None; write an SPDX id"),

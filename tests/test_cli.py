@@ -104,7 +104,7 @@ print(*names)
     assert ran.returncode == 0, ran.stderr
     assert set(ran.stdout.split()) == {
         "separate", "detect", "demo", "train", "evaluate", "synth", "parity", "prepare",
-        "convert", "publish", "pull", "list", "info", "plugins", "doctor",
+        "convert", "publish", "pull", "list", "info", "plugins", "doctor", "new", "parts", "compose",
     }  # fmt: skip
 
 

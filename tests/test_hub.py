@@ -53,6 +53,8 @@ def main():
     said["untrained"] = [mini.name, len(mini.classes) > 3]
     said["graph"] = attempt("avsgs", variant="mini", weights=None).name
     said["attention"] = attempt("ial_cms", variant="mini", weights=None).name
+    said["label"] = attempt("film_unet", variant="mini", weights=None).name
+    said["pixels"] = attempt("sound_of_pixels", variant="mini", weights=None).name
     said["words"] = attempt("bimodal_sep", variant="mini", weights=None).name
     made = [attempt(name, variant="mini", weights=None) for name in ("davis", "davis_flow")]
     said["generative"] = [[model.name, type(model.driver).__name__] for model in made]
@@ -202,7 +204,7 @@ def test_local_source(tmp_path: Path, checkout: Path) -> None:
     plugins = checkout / "plugins"
     appended = {
         str(checkout),
-        *(str(plugins / f"avsep-{name}" / "src") for name in ("avsgs", "bimodal-sep", "davis", "ial-cms", "iquery")),
+        *(str(folder) for folder in plugins.glob("*/src")),
     }
     assert {str(checkout)} <= set(said["path"]) <= appended
     assert said["user"] == [True, True, True]
@@ -211,6 +213,8 @@ def test_local_source(tmp_path: Path, checkout: Path) -> None:
     assert said["generative"] == [["davis.mini", "Diffusion"], ["davis_flow.mini", "Flow"]]
     assert said["graph"] == "avsgs.mini"
     assert said["attention"] == "ial_cms.mini"
+    assert said["label"] == "film_unet.mini"
+    assert said["pixels"] == "sound_of_pixels.mini"
     assert said["words"] == "bimodal_sep.mini"
     assert said["named"] == said["pretrained"] == "iquery.mini"
     assert said["composed"] == "composed"

@@ -48,7 +48,7 @@ print(json.dumps({
 """
 
 BROKEN = {
-    "absent": ("import no_such_package", "ModuleNotFoundError: No module named 'no_such_package'"),
+    "absent": ("import no_such_package", "ModuleNotFoundError: No module named 'no_such_package'; avsep-absent does"),
     "asks": (
         "import avsep_zoo\navsep_zoo.methods()",
         "A plugin asks for the registry while plugins are loaded; do that inside a function",
@@ -75,9 +75,8 @@ BROKEN = {
     "raising": (HOOK.format(name="raising") + "    raise ValueError('half\\n way')", "ValueError: half way"),
     "signature": (
         HOOK.format(name="signature").replace("(register)", "(register, torch)"),
-        "PluginValidationError: Plugin 'signature' for hook 'avsep_register' hookimpl definition: "
-        "avsep_register(register, torch) Argument(s) {'torch'} are declared in the hookimpl "
-        "but can not be found in the hookspec",
+        "Plugin 'signature' asks avsep_register for torch, which API 1 of avsep-zoo does not give; it gives register, "
+        "a newer avsep-zoo may give more",
     ),
     "syntax": ("def avsep_register(:\n  pass", "SyntaxError: invalid syntax (demo_syntax.py, line 1)"),
     "taken": (
@@ -86,7 +85,7 @@ BROKEN = {
     ),
     "typo": (
         HOOK.format(name="typo").replace("avsep_register", "avsep_registr"),
-        "PluginValidationError: unknown hook 'avsep_registr' in plugin <module 'demo_typo'",
+        "Plugin 'typo' implements the hook avsep_registr, which API 1 of avsep-zoo does not have; it has avsep_regist",
     ),
 }
 
@@ -180,6 +179,8 @@ def test_the_other_plugins_are_not_affected(broken: dict[str, Any]) -> None:
             "error": "",
             "traceback": "",
             "registered": [f"front_end {name}.stft"],
+            "problems": [],
+            "remarks": [],
         }
     assert broken["reports"]["core"]["status"] == "ok"
     assert {"front_end good.stft", "front_end stft", "front_end zulu.stft"} <= set(broken["parts"])
@@ -245,7 +246,7 @@ def test_installed_plugins(tmp_path: Path) -> None:
         report = reports[name]
         assert (report["status"], report["origin"], report["distribution"]) == ("ok", origin, f"avsep-{name} 1.0")
         assert f"front_end {name}.stft" in found["parts"]
-    assert reports["wreck"]["error"] == "ModuleNotFoundError: No module named 'no_such_package'"
+    assert reports["wreck"]["error"].startswith("ModuleNotFoundError: No module named 'no_such_package'")
     assert reports["third (avsep-rival)"]["error"].startswith("the name 'third' is taken by avsep-third;")
     assert reports["own (avsep-thief)"]["error"].startswith("the name 'own' is taken by avsep-own;")
 

@@ -54,11 +54,15 @@ def test_register_by_hand(fresh_registry: Registry) -> None:
     ("plugin", "text"),
     [
         (ByHand("stft"), "registers front_end 'stft', which plugin 'core' has"),
-        (ByHand("hand.stft", api="2"), "needs avsep-zoo API '2' and this is 1"),
+        (ByHand("hand.stft", api="2"), "declares avsep_zoo_api = '2'; give the number of an API, e.g. 1"),
+        (ByHand("hand.stft", api=0), "declares avsep_zoo_api = 0; give the number of an API, e.g. 1"),
         (ByHand, "'hand' is the class ByHand; give an instance of it"),
         (object(), "implements no hook"),
         (None, "implements no hook"),
-        (WrongArgument(), "'hand' cannot be registered: PluginValidationError: Plugin 'hand'"),
+        (
+            WrongArgument(),
+            "Plugin 'hand' asks avsep_register for registry, which API 1 of avsep-zoo does not give",
+        ),
     ],
 )
 def test_register_by_hand_can_be_tried_again(plugin: Any, text: str, fresh_registry: Registry) -> None:

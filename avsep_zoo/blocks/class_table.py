@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["ClassTable"]
+__all__ = ["ClassTable", "decayed_groups"]
 
 
 class ClassTable(nn.Embedding):
@@ -38,3 +40,16 @@ class ClassTable(nn.Embedding):
             table.weight[: len(old)] = old
         table.trained_rows = tuple(range(len(old), len(old) + count))
         return table.train(self.training)
+
+
+def decayed_groups(module: nn.Module) -> list[dict[str, Any]]:
+    """Trained parameters of a module for an optimiser with weight decay, which would move rows that stay as they are.
+
+    Returns:
+        A group of all but partly trained tables, and a group of these without weight decay; empty ones are left out.
+    """
+    tables = [m for m in module.modules() if isinstance(m, ClassTable)]
+    partly = [table.weight for table in tables if table.trained_rows is not None]
+    rest = [p for p in module.parameters() if p.requires_grad and all(p is not q for q in partly)]
+    groups: list[dict[str, Any]] = [{"params": rest}] if rest else []
+    return groups + ([{"params": partly, "weight_decay": 0.0}] if partly else [])

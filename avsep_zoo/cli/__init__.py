@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from avsep_zoo import __version__
 from avsep_zoo.cli.card import card
+from avsep_zoo.cli.compose import compose
 from avsep_zoo.cli.convert import convert
 from avsep_zoo.cli.demo import demo
 from avsep_zoo.cli.detect import detect
@@ -23,7 +24,9 @@ from avsep_zoo.cli.doctor import doctor
 from avsep_zoo.cli.evaluate import evaluate
 from avsep_zoo.cli.info import info
 from avsep_zoo.cli.methods import list_methods
+from avsep_zoo.cli.new import new
 from avsep_zoo.cli.parity import parity
+from avsep_zoo.cli.parts import parts
 from avsep_zoo.cli.plugins import plugins
 from avsep_zoo.cli.prepare import prepare
 from avsep_zoo.cli.publish import publish
@@ -90,10 +93,13 @@ def _avsep(
 
 _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Separate": {"separate": separate, "detect": detect, "demo": demo},
-    "Train and evaluate": {"prepare": prepare, "train": train, "evaluate": evaluate, "parity": parity, "synth": synth},
+    "Train and evaluate": {
+        "prepare": prepare, "compose": compose, "train": train, "evaluate": evaluate, "parity": parity, "synth": synth,
+    },
     "Weights": {"pull": pull, "convert": convert, "publish": publish},
-    "Look around": {"list": list_methods, "info": info, "plugins": plugins, "doctor": doctor},
-}
+    "Look around": {"list": list_methods, "info": info, "parts": parts, "plugins": plugins, "doctor": doctor},
+    "Write plugins": {"new": new},
+}  # fmt: skip
 for _panel, _commands in _COMMANDS.items():
     for _name, _command in _commands.items():
         app.command(_name, rich_help_panel=_panel)(_command)

@@ -171,11 +171,16 @@ def _plugins() -> Iterator[Check]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        reports = plugin_reports()
+        reports = plugin_reports(try_first=True)
     for report in reports:
         what = f"plugin {report.name}"
         if report.status == "failed":
             yield Check(what, "fail", report.error, "'avsep plugins --verbose' shows the traceback")
+        elif report.status == "incomplete":
+            advice = "install a plugin that has what is missing, or report it to its author"
+            yield Check(what, "warn", " ".join(report.problems), advice)
+        elif report.remarks:
+            yield Check(what, "warn", " ".join(report.remarks), "report it to its author")
         elif report.status == "ok":
             yield Check(what, "ok", report.distribution or report.origin)
         else:

@@ -98,8 +98,14 @@ def planned(
         plan = replace(plan, card=str(card.folder.resolve()))
     held = None if card is None else str(card.manifest.get("variant", card.name))
     family, _, variant = (plan.method or str(held)).partition(".")
-    recipe = registry().method(family)
-    if held is None:
+    known = family in registry().methods() or held is None or family != held.partition(".")[0]
+    recipe = registry().method(family) if known else None  # parts that were composed are no method's
+    settings: dict[str, Any]
+    if recipe is None:
+        if preset is not None:
+            raise DataError(f"{held} is of no method, and has no preset {preset!r}; give settings with --set.")
+        settings = {}
+    elif held is None:
         variant, settings = choose_preset(recipe, variant or None, preset)
     else:
         variant = variant or held.partition(".")[2]

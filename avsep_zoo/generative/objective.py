@@ -11,6 +11,7 @@ from torch import Tensor
 
 from avsep_zoo.blocks.mask_loss import loudness_weight
 from avsep_zoo.blocks.mixture import MixtureRule, mix_sources
+from avsep_zoo.blocks.recognition import recognition_loss
 from avsep_zoo.contracts import CueBatch, Embedding, Objective, Spectrum
 from avsep_zoo.errors import CompositionError
 
@@ -89,13 +90,7 @@ class GenerativeObjective(Objective):
         loss = self.generative_loss(model, spectrum, clean, batch["cues"], torch.randn_like(clean), time)
         if not self.recognition:
             return {"loss": loss}
-        recognise = getattr(model.encoder, "recognition_loss", None)
-        if recognise is None:
-            raise CompositionError(
-                f"recognition is {self.recognition} and the encoder {type(model.encoder).__name__} recognises no "
-                "classes; set recognition to 0."
-            )
-        recognition = recognise(batch["cues"])
+        recognition = recognition_loss(model.encoder, batch["cues"], self.recognition)
         return {"loss": loss + self.recognition * recognition, "errors": loss, "recognition": recognition}
 
     def generative_loss(

@@ -30,7 +30,8 @@ def main() -> None:
         warnings.simplefilter("always")
         said["names"] = torch.hub.list(REPO, trust_repo=True, verbose=False)
     said["warnings"] = [str(warning.message) for warning in caught if "avsep" in str(warning.message)]
-    methods = [name for name in said["names"] if name != "compose"]
+    helped = {n: torch.hub.help(REPO, n, trust_repo=True) for n in said["names"] if n != "compose"}
+    methods = [name for name, text in helped.items() if "\nWeights: none are published.\n" not in text]
     said["loaded"] = [torch.hub.load(REPO, name, trust_repo=True, verbose=False).name for name in methods]
     said["here"] = look([])
     loader = torch.utils.data.DataLoader([0], num_workers=1, multiprocessing_context="spawn", collate_fn=look)

@@ -153,7 +153,7 @@ def test_frames_are_taken_for_a_new_class_only_where_it_is_the_likeliest(
     expanded = add_classes(model, ["oboe", "harp"])
     encoder = expanded.encoder
     with torch.no_grad():
-        before, looks = model.encoder(cues), encoder._looks(cues)
+        before, looks = model.encoder(cues), encoder.looks(cues)
         best = encoder.recogniser(looks).amax(dim=-1)
         rows = encoder.added_recogniser.weight
         rows[1, -1] = best.flatten().sort().values[1:3].mean()  # a constant score that beats two of the four sources

@@ -140,10 +140,8 @@ class CropsEncoder(SceneEncoder):
 
     @classmethod
     def plan(cls, *, features: int = 512, **_: Any) -> EncoderPlan:
-        """Pictures and where objects are in them; either will do."""
-        return EncoderPlan(
-            frozenset({"frames", "detections"}), {"tokens": features}, frozenset({"frames", "detections"})
-        )
+        """Pictures, and where objects are in them, without which the whole picture counts."""
+        return EncoderPlan(frozenset({"frames", "detections"}), {"tokens": features}, frozenset({"detections"}))
 
     def embed_nodes(self, nodes: Tensor) -> Tensor:
         return self.fc(self.reduce(self.features(nodes)).flatten(1))

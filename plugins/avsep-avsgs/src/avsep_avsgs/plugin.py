@@ -84,12 +84,42 @@ ADAPTERS = {
 @avsep_zoo.hookimpl
 def avsep_register(register: Register) -> None:
     """Register AVSGS' parts, recipe and parity adapters."""
-    register.encoder("avsgs.detections", "avsep_avsgs.encoder:DetectionsEncoder", "features of detected objects")
-    register.encoder("avsgs.crops", "avsep_avsgs.encoder:CropsEncoder", "pictures of detected objects, by ResNet-18")
-    register.conditioner("avsgs.scene_graph", "avsep_avsgs.conditioner:SceneGraph", "a graph of objects, unrolled")
-    register.conditioner("avsgs.unroll", "avsep_avsgs.conditioner:SourceUnroll", "a vector, unrolled sound by sound")
-    register.separator("avsgs.unet", "avsep_avsgs.separator:CoSeparationUNet", "U-Net of co-separation, sigmoid masks")
-    register.objective("avsgs.co_separation", "avsep_avsgs.objective:CoSeparationObjective", "sums of masks, classes")
+    register.encoder(
+        "avsgs.detections",
+        "avsep_avsgs.encoder:DetectionsEncoder",
+        "features of detected objects",
+        small={"features": 6, "hidden": 5, "width": 8},
+    )
+    register.encoder(
+        "avsgs.crops",
+        "avsep_avsgs.encoder:CropsEncoder",
+        "pictures of detected objects, by ResNet-18",
+        small={"width": 2, "image_size": 32, "reduced": 3, "features": 8},
+    )
+    register.conditioner(
+        "avsgs.scene_graph",
+        "avsep_avsgs.conditioner:SceneGraph",
+        "a graph of objects, unrolled",
+        small={"width": 8, "hidden": 8, "heads": 2},
+    )
+    register.conditioner(
+        "avsgs.unroll",
+        "avsep_avsgs.conditioner:SourceUnroll",
+        "a vector, unrolled sound by sound",
+        small={"width": 8},
+    )
+    register.separator(
+        "avsgs.unet",
+        "avsep_avsgs.separator:CoSeparationUNet",
+        "U-Net of co-separation, sigmoid masks",
+        small={"width": 4, "levels": 5},
+    )
+    register.objective(
+        "avsgs.co_separation",
+        "avsep_avsgs.objective:CoSeparationObjective",
+        "sums of masks, classes",
+        small={"mixture": "sum", "target_limit": 1.0, "class_weight": 0.0, "learning_rate": 1e-3},
+    )
     register.method(RECIPE)
     for module, adapters in ADAPTERS.items():
         for adapter in adapters:

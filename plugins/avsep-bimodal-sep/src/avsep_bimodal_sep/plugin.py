@@ -107,14 +107,56 @@ ADAPTERS: dict[str, tuple[str, ...]] = {
 @avsep_zoo.hookimpl
 def avsep_register(register: Register) -> None:
     """Register BiModalSep's parts, recipe and parity adapters."""
-    register.encoder("bimodal_sep.clap_text", "avsep_bimodal_sep.clap_text:ClapTextEncoder", "texts, by CLAP")
-    register.encoder("bimodal_sep.clap_audio", "avsep_bimodal_sep.clap_audio:ClapAudioEncoder", "examples, by CLAP")
     register.encoder(
-        "bimodal_sep.words", "avsep_bimodal_sep.words:WordEncoder", "texts or examples, without a download"
+        "bimodal_sep.clap_text",
+        "avsep_bimodal_sep.clap_text:ClapTextEncoder",
+        "texts, by CLAP",
+        small={
+            "length": 12,
+            "tower": {
+                "vocab_size": 300, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+                "num_attention_heads": 2, "max_position_embeddings": 40, "projection_dim": 8,
+            },
+        },
+    )  # fmt: skip
+    register.encoder(
+        "bimodal_sep.clap_audio",
+        "avsep_bimodal_sep.clap_audio:ClapAudioEncoder",
+        "examples, by CLAP",
+        small={
+            "tower": {
+                "patch_embeds_hidden_size": 4, "depths": [1, 1, 1, 1], "num_attention_heads": [1, 2, 2, 2],
+                "projection_dim": 8,
+            },
+        },
+    )  # fmt: skip
+    register.encoder(
+        "bimodal_sep.words",
+        "avsep_bimodal_sep.words:WordEncoder",
+        "texts or examples, without a download",
+        small={
+            "naming": ["violin", "flute", "drum"], "other": ["the", "sound", "of"], "width": 8, "heads": 2,
+            "rate": 8000, "ear": 2,
+        },
+    )  # fmt: skip
+    register.conditioner(
+        "bimodal_sep.attention",
+        "avsep_bimodal_sep.conditioner:TextAttention",
+        "attention to a text",
+        small={"heads": 2},
     )
-    register.conditioner("bimodal_sep.attention", "avsep_bimodal_sep.conditioner:TextAttention", "attention to a text")
-    register.separator("bimodal_sep.unet", "avsep_bimodal_sep.separator:ConditionalUNet", "conditional residual U-Net")
-    register.objective("bimodal_sep.bimodal", "avsep_bimodal_sep.objective:BiModalObjective", "texts judge sounds")
+    register.separator(
+        "bimodal_sep.unet",
+        "avsep_bimodal_sep.separator:ConditionalUNet",
+        "conditional residual U-Net",
+        small={"width": 2, "levels": 5, "mask_features": 4},
+    )
+    register.objective(
+        "bimodal_sep.bimodal",
+        "avsep_bimodal_sep.objective:BiModalObjective",
+        "texts judge sounds",
+        small={"mixture": "sum", "consistency": 0.0, "contrastive": 0.0, "learning_rate": 1e-3},
+    )
     register.method(RECIPE)
     for module, adapters in ADAPTERS.items():
         for adapter in adapters:

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from avsep_davis.temporal import TemporalTransformer
+from avsep_zoo.blocks.recognition import class_loss
 from avsep_zoo.blocks.resnet import ResNet18Features
 from avsep_zoo.contracts import CueBatch, CueEncoder, Embedding, EncoderPlan
 from avsep_zoo.cue import Cue
-from avsep_zoo.cue_views import cue_views
+from avsep_zoo.cue_views import check_shown, cue_views
 from avsep_zoo.errors import CueError
 from avsep_zoo.pictures import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, centre_view, normalise, varied_views
 
@@ -93,13 +93,7 @@ class FramesEncoder(CueEncoder):
         time: float,
         rng: np.random.Generator | None = None,
     ) -> CueBatch:
-        alone = len(cues) == 1
-        for cue in cues:
-            if not alone and cue.frames is None and video is not None and cue.box_at(time) is None:
-                raise CueError(
-                    f"The cue {cue.title!r} has neither frames nor a box, and the whole picture shows all "
-                    f"{len(cues)} sources; give it one of them."
-                )
+        check_shown(cues, video, time)
         offsets = np.arange(self.frames) - self.frames // 2
         times = [time + float(o) / self.frame_rate for o in offsets]
         pictures = [self._pictures(cue, video, times, rng) for cue in cues]
@@ -186,10 +180,9 @@ class ResNetEncoder(FramesEncoder):
         label = cues.get("label")
         if self.recogniser is None or label is None:
             return torch.zeros((), device=next(self.parameters()).device)
-        label = torch.where(cues.has("label").to(label.device), label, -1)
-        logits = self.recogniser(self(cues).vector).float()
-        loss = F.cross_entropy(logits.flatten(0, 1), label.flatten(), ignore_index=-1, reduction="sum")
-        return loss / (label >= 0).sum().clamp_min(1)
+        return class_loss(
+            self.recogniser(self(cues).vector), torch.where(cues.has("label").to(label.device), label, -1)
+        )
 
     def prepare(
         self,

@@ -106,9 +106,36 @@ ADAPTERS = {
 @avsep_zoo.hookimpl
 def avsep_register(register: Register) -> None:
     """Register DAVIS' parts, recipes and parity adapters."""
-    register.encoder("davis.clip", "avsep_davis.clip:ClipEncoder", "CLIP's image tower and a temporal transformer")
-    register.encoder("davis.resnet", "avsep_davis.encoder:ResNetEncoder", "ResNet-18 and a temporal transformer")
-    register.separator("davis.unet", "avsep_davis.separator:DavisUNet", "denoising U-Net with time attention")
+    register.encoder(
+        "davis.clip",
+        "avsep_davis.clip:ClipEncoder",
+        "CLIP's image tower and a temporal transformer",
+        small={
+            "frames": 2, "heads": 2, "feedforward": 16, "encoder_layers": 1,
+            "tower": {
+                "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+                "image_size": 32, "patch_size": 16, "projection_dim": 8,
+            },
+        },
+    )  # fmt: skip
+    register.encoder(
+        "davis.resnet",
+        "avsep_davis.encoder:ResNetEncoder",
+        "ResNet-18 and a temporal transformer",
+        small={
+            "width": 2, "frames": 2, "image_size": 32, "heads": 2, "feedforward": 16, "encoder_layers": 1,
+            "first_frame": False, "frozen": False,
+        },
+    )  # fmt: skip
+    register.separator(
+        "davis.unet",
+        "avsep_davis.separator:DavisUNet",
+        "denoising U-Net with time attention",
+        small={
+            "width": 8, "multipliers": [1, 2], "rows": 128, "groups": 4, "heads": 2, "head_channels": 4,
+            "time_heads": 2, "time_features": 16, "patch": 8,
+        },
+    )  # fmt: skip
     register.method(DAVIS)
     register.method(DAVIS_FLOW)
     for module, adapters in ADAPTERS.items():

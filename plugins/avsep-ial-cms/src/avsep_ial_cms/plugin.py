@@ -84,10 +84,30 @@ ADAPTERS = {
 @avsep_zoo.hookimpl
 def avsep_register(register: Register) -> None:
     """Register IAL-CMS' parts, recipe and parity adapters."""
-    register.encoder("ial_cms.deeplab", "avsep_ial_cms.encoder:DeepLabEncoder", "a map of what a box shows")
-    register.conditioner("ial_cms.attention", "avsep_ial_cms.conditioner:CrossModalAttention", "cross-modal attention")
-    register.separator("ial_cms.unet", "avsep_ial_cms.separator:ResidualUNet", "U-Net with a residual encoder")
-    register.objective("ial_cms.independency", "avsep_ial_cms.objective:IndependencyObjective", "independent sounds")
+    register.encoder(
+        "ial_cms.deeplab",
+        "avsep_ial_cms.encoder:DeepLabEncoder",
+        "a map of what a box shows",
+        small={"width": 2, "pyramid": 3, "details": 2, "space": 8, "frozen": False, "image_size": 32},
+    )
+    register.conditioner(
+        "ial_cms.attention",
+        "avsep_ial_cms.conditioner:CrossModalAttention",
+        "cross-modal attention",
+        small={"width": 6, "hidden": 8},
+    )
+    register.separator(
+        "ial_cms.unet",
+        "avsep_ial_cms.separator:ResidualUNet",
+        "U-Net with a residual encoder",
+        small={"width": 4, "levels": 5},
+    )
+    register.objective(
+        "ial_cms.independency",
+        "avsep_ial_cms.objective:IndependencyObjective",
+        "independent sounds",
+        small={"correspondence_steps": [], "critic_width": 2, "bank": 6, "learning_rate": 1e-3},
+    )
     register.method(RECIPE)
     for module, adapters in ADAPTERS.items():
         for adapter in adapters:

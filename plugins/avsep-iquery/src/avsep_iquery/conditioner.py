@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from avsep_zoo.blocks.class_table import ClassTable
+from avsep_zoo.blocks.mask_product import mask_product
 from avsep_zoo.contracts import Bound, Conditioner, ConditionerPlan, Embedding, Site
 
 __all__ = ["QueryConditioner", "QueryStates"]
@@ -200,11 +201,8 @@ class _BoundQueries(Bound):
         if site == sites["head"]:
             if self._mask_embedding is None:
                 raise ValueError("The separator reached its head without passing its latent site.")
-            if self.sources > 1 and len(features) == len(self._mask_embedding):  # one item per source
-                return torch.einsum("bkft,bk->bft", features, self._mask_embedding.to(features))[:, None]
-            embedding = rearrange(self._mask_embedding, "(b n) k -> b n k", n=self.sources)
-            mask = torch.einsum("bkft,bnk->bnft", features, embedding.to(features))
-            return rearrange(mask, "b n f t -> (b n) 1 f t")
+            weights = rearrange(self._mask_embedding, "(b n) k -> b n k", n=self.sources)
+            return mask_product(features, weights)
         return features
 
 

@@ -5,7 +5,6 @@ Source: Chen et al., iQuery: Instruments as Queries for Audio-Visual Sound Separ
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,20 +16,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from avsep_zoo.blocks.class_table import ClassTable
-from avsep_zoo.blocks.resnet import ResNet18Features
-from avsep_zoo.contracts import CueBatch, CueEncoder, Embedding, EncoderPlan
+from avsep_zoo.blocks.frame_encoder import FrameEncoder
+from avsep_zoo.blocks.recognition import class_loss
+from avsep_zoo.class_names import class_position, labelled_class
+from avsep_zoo.contracts import CueBatch, Embedding, EncoderPlan
 from avsep_zoo.cue import Cue
-from avsep_zoo.cue_views import cue_views
 from avsep_zoo.errors import CueError
-from avsep_zoo.pictures import centre_view, normalise
 
 if TYPE_CHECKING:
     from avsep_zoo.media import VideoSource
 
-__all__ = ["IQueryEncoder", "plain_name"]
+__all__ = ["IQueryEncoder"]
 
 
-class IQueryEncoder(CueEncoder):
+class IQueryEncoder(FrameEncoder):
     """ResNet-18 on frames cropped to the object, class id, motion features.
 
     Gives ``vector`` (what the object looks like, in (0, 1)), ``index`` (which query, by class name) and, with
@@ -80,7 +79,16 @@ class IQueryEncoder(CueEncoder):
         frozen: bool = True,
         optional: Sequence[str] = (),
     ) -> None:
-        super().__init__()
+        super().__init__(
+            width=width,
+            stride=stride,
+            object_features=object_features,
+            pooling=pooling,
+            frames=frames,
+            frame_rate=frame_rate,
+            image_size=image_size,
+            frozen=frozen,
+        )
         plan = self.plan(
             classes=classes,
             spare_queries=spare_queries,
@@ -91,10 +99,7 @@ class IQueryEncoder(CueEncoder):
         )
         self.reads, self.optional, self.gives = plan.reads, plan.optional, plan.gives
         self.classes, self.spare_queries, self.added = tuple(classes), spare_queries, tuple(added)
-        self.pooling, self.frames, self.frame_rate, self.image_size = pooling, frames, frame_rate, image_size
         self.motion, self.motion_padding = motion, motion_padding
-        self.features = ResNet18Features(width=width, stride=stride).requires_grad_(not frozen)
-        self.fc = nn.Conv2d(self.features.channels, object_features, 3, padding=1)
         self.class_vectors = ClassTable(self.gives["index"], object_features) if self.optional else None
         self.recogniser = nn.Linear(object_features, self.originals) if self.optional else None
         self.added_recogniser: ClassTable | None = None  # a row of weights and bias per added class
@@ -146,7 +151,7 @@ class IQueryEncoder(CueEncoder):
             index = torch.where(cues.has("label").to(label.device), label, -1)
             index = torch.where(index < self.originals, index, index + self.spare_queries)
         if self.class_vectors is None:
-            vector = torch.sigmoid(self._looks(cues))
+            vector = torch.sigmoid(self.looks(cues))
         else:
             vector, index = self._by_class(cues, index)
         if motion is None:
@@ -156,15 +161,6 @@ class IQueryEncoder(CueEncoder):
             removed = torch.isinf(mask) if self.motion_padding == "added" else mask > 0
             bias = torch.where(removed, -torch.inf, mask)
         return Embedding(vector=vector, index=index, tokens=rearrange(motion, "b n d s -> b n s d"), tokens_bias=bias)
-
-    def _looks(self, cues: CueBatch) -> Tensor:
-        """What the frames show (B, N, D), before the sigmoid."""
-        frames = cues.get("frames")
-        if frames is None:
-            raise CueError("This model needs frames of every source; give frames, or a video with boxes.")
-        if self.training:  # batch statistics per source slot, as published
-            return torch.stack([self.look(frames[:, n]) for n in range(frames.shape[1])], dim=1)
-        return rearrange(self.look(rearrange(frames, "b n ... -> (b n) ...")), "(b n) d -> b n d", b=len(frames))
 
     def _by_class(self, cues: CueBatch, index: Tensor | None) -> tuple[Tensor, Tensor]:
         """Vectors (B, N, D) and rows (B, N) of classes that are named or recognised; row -1 for neither."""
@@ -177,7 +173,7 @@ class IQueryEncoder(CueEncoder):
         seen = (index < 0) & cues.has("frames").to(table.device)
         if not seen.any():
             return vector, index
-        guess, row = self._recognised(self._class_logits(self._looks(cues)), table)
+        guess, row = self._recognised(self._class_logits(self.looks(cues)), table)
         return torch.where(seen[..., None], guess, vector), torch.where(seen, row, index)
 
     def _class_logits(self, looks: Tensor) -> list[Tensor]:
@@ -217,19 +213,7 @@ class IQueryEncoder(CueEncoder):
         label = cues.get("label")
         both = (cues.has("label") & cues.has("frames")).to(label.device)
         target = torch.where(both, label, -1)
-        logits = torch.cat(self._class_logits(self._looks(cues)), dim=-1)
-        loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=-1, reduction="sum")
-        return loss / both.sum().clamp_min(1)
-
-    def feature_map(self, frames: Tensor) -> Tensor:
-        """(B, 3, K, H, W) -> (B, D, K, h, w)."""
-        maps = self.fc(self.features(rearrange(frames, "b c k h w -> (b k) c h w")))
-        return rearrange(maps, "(b k) d h w -> b d k h w", k=frames.shape[2])
-
-    def look(self, frames: Tensor) -> Tensor:
-        """(B, 3, K, H, W) -> pooled over frames and pixels (B, D), before the sigmoid."""
-        maps = self.feature_map(frames)
-        return maps.amax(dim=(2, 3, 4)) if self.pooling == "max" else maps.mean(dim=(2, 3, 4))
+        return class_loss(torch.cat(self._class_logits(self.looks(cues)), dim=-1), target)
 
     def prepare(
         self,
@@ -263,31 +247,20 @@ class IQueryEncoder(CueEncoder):
         Raises:
             CueError: the class is unknown.
         """
-        plain = [plain_name(c) for c in self.classes]
-        if plain_name(label) in plain:
-            return plain.index(plain_name(label))
-        near = difflib.get_close_matches(plain_name(label), plain, n=1)
-        hint = f"did you mean {self.classes[plain.index(near[0])]!r}" if near else f"it knows {', '.join(self.classes)}"
-        raise CueError(f"This model has no class {label!r}; {hint}.")
+        return class_position(label, self.classes)
 
     def _label(self, cue: Cue) -> int:
-        if cue.label is not None:
-            return self.label_index(cue.label)
-        if "label" in self.optional:
+        if cue.label is None and "label" in self.optional:
             return -1
-        raise CueError(
-            f"The cue {cue.title!r} has no label and this model needs one; it knows {', '.join(self.classes)}."
-        )
+        return labelled_class(cue, self.classes)
 
     def _frames(self, cue: Cue, video: VideoSource | None, time: float, *, alone: bool) -> np.ndarray | None:
         if self.recogniser is not None and cue.label is not None and not self.training:
             return None  # nothing to recognise; in training the label teaches what the frames show
-        offsets = np.arange(self.frames) - self.frames // 2
-        times = [time + float(o) / self.frame_rate for o in offsets]  # before the beginning there is the first
         shown = cue.frames is not None or (video is not None and (alone or cue.box_at(time) is not None))
         if "frames" in self.optional and not shown:
             return None
-        return normalise([centre_view(view, self.image_size) for view in cue_views(cue, video, times)])
+        return self.pictures(cue, video, time)
 
     def _motion(self, cues: Sequence[Cue]) -> tuple[Tensor, Tensor]:
         tokens = [torch.from_numpy(self._motion_tokens(cue)) for cue in cues]
@@ -318,8 +291,3 @@ class IQueryEncoder(CueEncoder):
                 f"The motion features of {cue.title!r} have shape {tokens.shape}; give ({self.motion}, steps[, h, w])."
             )
         return tokens
-
-
-def plain_name(name: str) -> str:
-    """Class name as it is compared: lower case, spaces and hyphens as underscores."""
-    return name.strip().lower().replace(" ", "_").replace("-", "_")

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from avsep_iquery.conditioner import QueryConditioner
-from avsep_iquery.encoder import IQueryEncoder, plain_name
+from avsep_iquery.encoder import IQueryEncoder
 from avsep_zoo.blocks.class_table import ClassTable
+from avsep_zoo.class_names import plain_name
 from avsep_zoo.errors import CompositionError, DataError
 from avsep_zoo.model import SeparationModel
 

@@ -78,9 +78,27 @@ DATA_ADAPTERS = ("audio_segment", "detection_crop", "motion_collate", "i3d", "me
 @avsep_zoo.hookimpl
 def avsep_register(register: Register) -> None:
     """Register iQuery's parts, recipe and parity adapters."""
-    register.encoder("iquery.cues", "avsep_iquery.encoder:IQueryEncoder", "cropped frames, class and motion")
-    register.conditioner("iquery.queries", "avsep_iquery.conditioner:QueryConditioner", "class queries read the audio")
-    register.objective("iquery.masks", "avsep_iquery.objective:IQueryObjective", "weighted mask distance")
+    register.encoder(
+        "iquery.cues",
+        "avsep_iquery.encoder:IQueryEncoder",
+        "cropped frames, class and motion",
+        small={
+            "classes": ["violin", "flute", "drum"], "width": 4, "object_features": 8, "frames": 2, "image_size": 32,
+            "frozen": False,
+        },
+    )  # fmt: skip
+    register.conditioner(
+        "iquery.queries",
+        "avsep_iquery.conditioner:QueryConditioner",
+        "class queries read the audio",
+        small={"queries": 4, "heads": 2, "feedforward": 16, "decoder_layers": 2},
+    )
+    register.objective(
+        "iquery.masks",
+        "avsep_iquery.objective:IQueryObjective",
+        "weighted mask distance",
+        small={"mixture": "sum", "learning_rate": 1e-3},
+    )
     register.method(RECIPE)
     for adapter in ADAPTERS:
         register.adapter("iquery", adapter, f"avsep_iquery.parity:{adapter}")

@@ -1,0 +1,1 @@
+"""The Sound of Pixels (Zhao et al., ECCV 2018), for avsep-zoo."""
