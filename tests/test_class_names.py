@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from avsep_zoo.class_lists import SYNTHESISED
 from avsep_zoo.class_names import class_position, labelled_class, plain_name
 from avsep_zoo.cue import Cue
 from avsep_zoo.errors import CueError
+from avsep_zoo.synth import INSTRUMENTS
 
 CLASSES = ("cello", "Acoustic_guitar", "French-Horn", "Geräusch")
 
@@ -32,3 +34,8 @@ def test_a_cue_without_a_label() -> None:
 
 def test_blank_names() -> None:
     assert plain_name("  ") == ""
+
+
+def test_the_synthesised_classes_are_the_generators() -> None:
+    """What the bundled models know is what can be generated to train them."""
+    assert sorted(INSTRUMENTS) == list(SYNTHESISED)

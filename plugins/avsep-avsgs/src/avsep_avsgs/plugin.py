@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import avsep_zoo
 from avsep_zoo import PartConfig, Recipe
+from avsep_zoo.class_lists import SYNTHESISED
 
 if TYPE_CHECKING:
     from avsep_zoo.registry import Register
@@ -13,11 +14,6 @@ if TYPE_CHECKING:
 ASIW = [
     "baby", "bell", "bird", "camera", "clock", "dog", "toilet/drain", "horse", "person", "sheep/goat/chicken",
     "telephone", "train", "vehicle", "water",
-]  # fmt: skip
-MINI = [
-    "accordion", "acoustic_guitar", "banjo", "bass_clarinet", "bassoon", "cello", "clarinet", "cor_anglais",
-    "double_bass", "flute", "french_horn", "mandolin", "oboe", "piano", "saxophone", "trombone", "trumpet", "tuba",
-    "violin", "xylophone",
 ]  # fmt: skip
 
 RECIPE = Recipe(
@@ -43,8 +39,8 @@ RECIPE = Recipe(
         "crops": {"encoder": {"name": "avsgs.crops", "classes": ASIW}},
         "mini": {
             "encoder": {
-                "name": "avsgs.crops", "width": 16, "image_size": 64, "reduced": 32, "features": 128, "classes": MINI,
-                "drop_context": 0.4, "scene": False,
+                "name": "avsgs.crops", "width": 16, "image_size": 64, "reduced": 32, "features": 128,
+                "classes": list(SYNTHESISED), "drop_context": 0.4, "scene": False,
             },
             "conditioner": {"hidden": 64, "width": 64},
             "separator": {"width": 20, "levels": 6},
@@ -53,8 +49,9 @@ RECIPE = Recipe(
                 "pad_mode": "constant",
             },
             "objective": {
-                "mixture": "sum", "target_limit": 1.0, "classes": len(MINI), "class_weight": 0.0, "recognition": 0.1,
-                "recognised": [128, 64], "orthogonality": 0.01, "learning_rate": 1e-3, "weight_decay": 0.0,
+                "mixture": "sum", "target_limit": 1.0, "classes": len(SYNTHESISED), "class_weight": 0.0,
+                "recognition": 0.1, "recognised": [128, 64], "orthogonality": 0.01,
+                "learning_rate": 1e-3, "weight_decay": 0.0,
             },
         },
     },

@@ -6,15 +6,11 @@ from typing import TYPE_CHECKING
 
 import avsep_zoo
 from avsep_zoo import PartConfig, Recipe
+from avsep_zoo.class_lists import SYNTHESISED
 
 if TYPE_CHECKING:
     from avsep_zoo.registry import Register
 
-MINI = [
-    "accordion", "acoustic_guitar", "banjo", "bass_clarinet", "bassoon", "cello", "clarinet", "cor_anglais",
-    "double_bass", "flute", "french_horn", "mandolin", "oboe", "piano", "saxophone", "trombone", "trumpet", "tuba",
-    "violin", "xylophone",
-]  # fmt: skip
 NAMING = [
     "accordion", "acoustic", "anglais", "banjo", "bass", "bassoon", "cello", "clarinet", "concert", "contrabass", "cor",
     "double", "english", "fagotto", "fiddle", "five", "flute", "folk", "french", "grand", "guitar", "hautboy", "horn",
@@ -59,7 +55,8 @@ RECIPE = Recipe(
         "vggsound": {"objective": {"in_place": True}},
         "mini": {
             "encoder": {
-                "name": "bimodal_sep.words", "naming": NAMING, "other": OTHER, "classes": MINI, "examples": 0.15,
+                "name": "bimodal_sep.words", "naming": NAMING, "other": OTHER,
+                "classes": list(SYNTHESISED), "examples": 0.15,
             },
             "conditioner": {"heads": 4},
             "separator": {"width": 16, "levels": 5, "mask_features": 16},

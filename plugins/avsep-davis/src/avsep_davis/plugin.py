@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import avsep_zoo
 from avsep_zoo import PartConfig, Recipe
+from avsep_zoo.class_lists import SYNTHESISED
 
 if TYPE_CHECKING:
     from avsep_zoo.registry import Register
@@ -20,11 +21,7 @@ MINI: dict[str, Any] = {
     "encoder": {
         "name": "davis.resnet", "width": 12, "frames": 3, "frame_rate": 1.0, "image_size": 64, "first_frame": False,
         "frozen": False, "heads": 4, "feedforward": 192, "encoder_layers": 1, "dropout": 0.0,
-        "classes": [
-            "accordion", "acoustic_guitar", "banjo", "bass_clarinet", "bassoon", "cello", "clarinet", "cor_anglais",
-            "double_bass", "flute", "french_horn", "mandolin", "oboe", "piano", "saxophone", "trombone", "trumpet",
-            "tuba", "violin", "xylophone",
-        ],
+        "classes": list(SYNTHESISED),
     },
     "separator": {
         "width": 24, "multipliers": [1, 2, 4, 4], "rows": 128, "head_channels": 8, "time_features": 128, "patch": 2,

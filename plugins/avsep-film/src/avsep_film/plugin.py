@@ -6,19 +6,11 @@ from typing import TYPE_CHECKING
 
 import avsep_zoo
 from avsep_zoo import PartConfig, Recipe
+from avsep_zoo.class_lists import MUSIC, SYNTHESISED
 
 if TYPE_CHECKING:
     from avsep_zoo.registry import Register
 
-MUSIC = [
-    "accordion", "acoustic_guitar", "cello", "clarinet", "erhu", "flute", "saxophone", "trumpet", "tuba", "violin",
-    "xylophone",
-]  # fmt: skip
-MINI = [
-    "accordion", "acoustic_guitar", "banjo", "bass_clarinet", "bassoon", "cello", "clarinet", "cor_anglais",
-    "double_bass", "flute", "french_horn", "mandolin", "oboe", "piano", "saxophone", "trombone", "trumpet", "tuba",
-    "violin", "xylophone",
-]  # fmt: skip
 
 RECIPE = Recipe(
     name="film_unet",
@@ -26,7 +18,7 @@ RECIPE = Recipe(
     paper="after Meseguer-Brocal and Peeters, Conditioned-U-Net, ISMIR 2019, arXiv 1907.01277, with FiLM of Perez et "
     "al., AAAI 2018, arXiv 1709.07871",
     cues="a class label per source",
-    encoder=PartConfig("film_unet.classes", {"classes": MUSIC}),
+    encoder=PartConfig("film_unet.classes", {"classes": list(MUSIC)}),
     conditioner=PartConfig("film"),
     separator=PartConfig("mask_unet", {"width": 64, "levels": 7, "mask_features": 32}),
     front_end=PartConfig(
@@ -39,7 +31,7 @@ RECIPE = Recipe(
     default_variant="music",
     variants={
         "mini": {
-            "encoder": {"classes": MINI},
+            "encoder": {"classes": list(SYNTHESISED)},
             "separator": {"width": 24, "levels": 6, "mask_features": 24},
             "front_end": {"n_fft": 2046, "hop_length": 512, "level": 1.0},
             "objective": {"learning_rate": 7e-4},

@@ -6,15 +6,11 @@ from typing import TYPE_CHECKING
 
 import avsep_zoo
 from avsep_zoo import PartConfig, Recipe
+from avsep_zoo.class_lists import SYNTHESISED
 
 if TYPE_CHECKING:
     from avsep_zoo.registry import Register
 
-MINI = [
-    "accordion", "acoustic_guitar", "banjo", "bass_clarinet", "bassoon", "cello", "clarinet", "cor_anglais",
-    "double_bass", "flute", "french_horn", "mandolin", "oboe", "piano", "saxophone", "trombone", "trumpet", "tuba",
-    "violin", "xylophone",
-]  # fmt: skip
 
 RECIPE = Recipe(
     name="ial_cms",
@@ -38,7 +34,7 @@ RECIPE = Recipe(
         "mini": {
             "encoder": {
                 "width": 16, "pyramid": 32, "details": 16, "space": 64, "frozen": False, "image_size": 112,
-                "antialias": True, "classes": MINI,
+                "antialias": True, "classes": list(SYNTHESISED),
             },
             "conditioner": {"width": 160, "hidden": 256, "equalised": True},
             "separator": {"width": 20},
@@ -46,7 +42,7 @@ RECIPE = Recipe(
                 "n_fft": 2046, "hop_length": 512, "level": 1.0, "log_offset": 1.0, "pad_mode": "constant",
             },
             "objective": {
-                "scaled": False, "correspondence_steps": [], "recognition": 10.0, "classes": len(MINI),
+                "scaled": False, "correspondence_steps": [], "recognition": 10.0, "classes": len(SYNTHESISED),
                 "recognised": 64, "critic_width": 8, "critic_gain": 30.0, "bank": 200, "independence_steps": [],
                 "critic_learning_rate": 1e-3,
                 "learning_rate": 1e-3, "encoder_learning_rate": 1e-3,

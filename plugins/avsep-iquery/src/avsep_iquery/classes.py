@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["AVE", "MINI", "MUSIC", "MUSIC21"]
+from avsep_zoo.class_lists import MUSIC
 
-MUSIC = (
-    "accordion", "acoustic_guitar", "cello", "clarinet", "erhu", "flute", "saxophone", "trumpet", "tuba", "violin",
-    "xylophone",
-)  # fmt: skip
+__all__ = ["AVE", "MUSIC21"]
 
 MUSIC21 = (
     *MUSIC,
@@ -18,10 +15,4 @@ AVE = (
     "Accordion", "Acoustic_guitar", "Aircraft", "Baby", "Banjo", "Bark", "Bus", "Cat", "Chainsaw", "Church_bell",
     "Clock", "Female", "Flute", "Food", "Goat", "Helicopter", "Horse", "Male", "Mandolin", "Motorcycle", "Race_car",
     "Rodent", "Shofar", "Toilet", "Train", "Truck", "Ukulele", "Violin",
-)  # fmt: skip
-
-MINI = (
-    "accordion", "acoustic_guitar", "banjo", "bass_clarinet", "bassoon", "cello", "clarinet", "cor_anglais",
-    "double_bass", "flute", "french_horn", "mandolin", "oboe", "piano", "saxophone", "trombone", "trumpet", "tuba",
-    "violin", "xylophone",
 )  # fmt: skip

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import avsep_zoo
 from avsep_iquery import classes
 from avsep_zoo import PartConfig, Recipe
+from avsep_zoo.class_lists import MUSIC, SYNTHESISED
 
 if TYPE_CHECKING:
     from avsep_zoo.registry import Register
@@ -21,7 +22,7 @@ RECIPE = Recipe(
     "iquery.mini needs only one of label and frames",
     encoder=PartConfig(
         "iquery.cues",
-        {"classes": list(classes.MUSIC), "frames": 3, "frame_rate": 1.0, "motion": 1024, "motion_padding": "added"},
+        {"classes": list(MUSIC), "frames": 3, "frame_rate": 1.0, "motion": 1024, "motion_padding": "added"},
     ),
     conditioner=PartConfig("iquery.queries", {"queries": 12}),
     separator=PartConfig("mask_unet", {"width": 64, "levels": 7, "mask_features": 32}),
@@ -41,7 +42,7 @@ RECIPE = Recipe(
         "nomotion": {"encoder": {"motion": 0}},
         "mini": {
             "encoder": {
-                "classes": list(classes.MINI), "motion": 0, "motion_padding": "masked", "width": 12, "image_size": 64,
+                "classes": list(SYNTHESISED), "motion": 0, "motion_padding": "masked", "width": 12, "image_size": 64,
                 "frozen": False, "optional": ["frames", "label"],
             },
             "conditioner": {

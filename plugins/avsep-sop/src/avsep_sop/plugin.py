@@ -6,15 +6,11 @@ from typing import TYPE_CHECKING
 
 import avsep_zoo
 from avsep_zoo import PartConfig, Recipe
+from avsep_zoo.class_lists import SYNTHESISED
 
 if TYPE_CHECKING:
     from avsep_zoo.registry import Register
 
-MINI = [
-    "accordion", "acoustic_guitar", "banjo", "bass_clarinet", "bassoon", "cello", "clarinet", "cor_anglais",
-    "double_bass", "flute", "french_horn", "mandolin", "oboe", "piano", "saxophone", "trombone", "trumpet", "tuba",
-    "violin", "xylophone",
-]  # fmt: skip
 
 RECIPE = Recipe(
     name="sound_of_pixels",
@@ -34,7 +30,7 @@ RECIPE = Recipe(
     default_variant="music",
     variants={
         "mini": {
-            "encoder": {"object_features": 24, "width": 12, "image_size": 64, "classes": MINI},
+            "encoder": {"object_features": 24, "width": 12, "image_size": 64, "classes": list(SYNTHESISED)},
             "separator": {"width": 24, "levels": 6, "mask_features": 24},
             "front_end": {"n_fft": 2046, "hop_length": 512, "level": 1.0},
             "objective": {"name": "masks", "mixture": "sum", "recognition": 0.05, "learning_rate": 7e-4},
