@@ -16,7 +16,8 @@ import pytest
 import avsep_zoo
 from avsep_zoo.model import SeparationModel
 from avsep_zoo.registry import registry
-from avsep_zoo.weights.cards import write_card
+from avsep_zoo.testing.loopback_hub import LoopbackHub
+from avsep_zoo.weights.cards import Card, write_card
 
 ROOT = Path(avsep_zoo.__file__).parents[1]
 
@@ -96,6 +97,15 @@ model = torch.hub.load(REPO, "iquery", trust_repo=True, verbose=False)
 print("SAID", json.dumps({"names": names, "docs": docs, "model": model.name}))
 """
 
+FROM_HUB = """
+import json
+import torch
+
+model = torch.hub.load(CHECKOUT, "iquery", source="local", weights=ADDRESS)
+from avsep_zoo.load import find_card
+print("SAID", json.dumps({"model": model.name, "sha256": find_card(ADDRESS).sha256}))
+"""
+
 ALONE = """
 import importlib.util, json, sys, warnings
 from pathlib import Path
@@ -171,7 +181,7 @@ def checkout(tmp_path: Path, tiny_model: SeparationModel) -> Path:
     return root
 
 
-def run(folder: Path, script: str, **names: Path) -> dict[str, Any]:
+def run(folder: Path, script: str, **names: Path | str) -> dict[str, Any]:
     """Run ``script`` in ``folder``, after the constants ``names``; return what it said."""
     constants = "".join(f"{name} = {str(value)!r}\n" for name, value in names.items())
     folder.mkdir(exist_ok=True)
@@ -225,6 +235,16 @@ def test_local_source(tmp_path: Path, checkout: Path) -> None:
     assert both == "WeightsError: pretrained=True and weights='iquery.mini' are given; give one of them."
     assert no_default.startswith("WeightsError: There are no weights 'ial_cms.mini' here; give the folder of a card, ")
     assert no_method == "RuntimeError: Cannot find callable iqury in hubconf"
+
+
+def test_weights_from_the_hub(tmp_path: Path, checkout: Path, card_on_hub: Card, hub: LoopbackHub) -> None:
+    """An address on the Hub goes the same way as a name: fetched once, then from the cache without a request."""
+    said = run(tmp_path / "user", FROM_HUB, CHECKOUT=checkout, ADDRESS=f"hf://{card_on_hub.hub}")
+    assert said == {"model": "iquery.tiny", "sha256": card_on_hub.sha256}
+    assert any(request.endswith("/model.safetensors") for request in hub.requests)
+    hub.requests.clear()
+    again = run(tmp_path / "user", FROM_HUB, CHECKOUT=checkout, ADDRESS=f"hf://{card_on_hub.hub}")
+    assert (again, hub.requests) == (said, [])
 
 
 def test_github_source_from_the_cache(tmp_path: Path, checkout: Path) -> None:
