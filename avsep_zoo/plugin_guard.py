@@ -65,7 +65,7 @@ def guarded(name: str, title: str, *, seconds: float, quiet_input: bool = True) 
     Args:
         name: name of the plugin.
         title: its distribution and version, or where it comes from.
-        seconds: after a third of them, stderr names the plugin.
+        seconds: after a third of them, stderr names the plugin; never where they are infinite.
         quiet_input: whether what reads stdin finds its end.
     """
     remarks: list[str] = []
@@ -77,7 +77,8 @@ def guarded(name: str, title: str, *, seconds: float, quiet_input: bool = True) 
     text = f"The plugin {name!r} ({title}) takes long to be imported; {leave_out(name)}."
     watchdog = threading.Timer(seconds / 3, _tell, (text,))
     watchdog.daemon = True
-    watchdog.start()
+    if math.isfinite(seconds):
+        watchdog.start()
     try:
         with redirect_stdout(stdout), _empty_stdin(quiet_input):
             yield remarks

@@ -13,6 +13,7 @@ take (:mod:`avsep_zoo.plugin_guard`). What may change for plugins, and when, is 
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import tomllib
@@ -195,7 +196,8 @@ def _load(manager: pluggy.PluginManager, target: Registry, name: str, found: _Fo
             raise PluginError(f"Plugin {name!r} was not imported: {_lost[name].why}")
         if found.source is not None:
             _put_on_path(found.source, found.entry_point.module.partition(".")[0])
-        guard = guarded(name, found.title or found.origin, seconds=seconds, quiet_input=not strict)
+        patience = seconds if found.origin == "installed" else math.inf  # a fresh checkout is slow, not stuck
+        guard = guarded(name, found.title or found.origin, seconds=patience, quiet_input=not strict)
         with nullcontext(remarks) if core else guard as remarks:
             report.registered, announced = _register(manager, target, found.entry_point.load(), name)
             remarks.extend(announced)
