@@ -54,17 +54,20 @@ def load(
         CompositionError: there is no such method or variant.
         WeightsError: there are no weights for it, they cannot be fetched, or they are damaged.
     """
+    card = None
     if is_place(name_or_path):
         card = find_card(name_or_path)
         if weights not in ("default", None):
             raise WeightsError(f"Two cards are given, {card.name} and {str(weights)!r}; give one of them.")
     elif weights is not None:
         card = _find_card(str(name_or_path), str(weights))
-    if weights is not None:
+    if card is None:
+        model = _untrained(str(name_or_path))
+    elif weights is None:
+        model = _composed(card)
+    else:
         model = from_card(card)
         remind(card)
-    else:
-        model = _composed(card) if is_place(name_or_path) else _untrained(str(name_or_path))
     return model.to(device) if device is not None else model
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from avsep_zoo.compose import build_part
@@ -14,7 +13,7 @@ from avsep_zoo.errors import CompositionError, DataError
 from avsep_zoo.evaluation.oracle import BASELINES
 from avsep_zoo.evaluation.protocols import Protocol
 from avsep_zoo.generative.contract import Driver
-from avsep_zoo.load import find_card, methods
+from avsep_zoo.load import find_card, is_place, methods
 from avsep_zoo.recipe import PartConfig
 from avsep_zoo.registry import registry
 from avsep_zoo.weights.cards import Card
@@ -133,7 +132,7 @@ def find_contenders(names: Sequence[str]) -> list[Contender]:
 
 
 def _model(name: str) -> Contender:
-    if "/" not in name and not Path(name).is_dir() and name.partition(".")[0] not in methods():
+    if not is_place(name) and name.partition(".")[0] not in methods():
         known = [*BASELINES, *methods()]
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}" if near else f"known are {', '.join(known)}"
