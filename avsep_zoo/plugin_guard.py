@@ -19,7 +19,7 @@ from typing import Any
 
 from avsep_zoo.errors import PluginError
 
-__all__ = ["SECONDS", "guarded", "leave_out", "plugin_seconds"]
+__all__ = ["SECONDS", "guarded", "leave_out", "patience", "plugin_seconds"]
 
 SECONDS = "AVSEP_ZOO_PLUGIN_SECONDS"
 """Environment variable of the time that the import of a plugin may take, in seconds."""
@@ -56,6 +56,11 @@ def plugin_seconds() -> float:
 def leave_out(name: str) -> str:
     """Say how to do without a plugin."""
     return f"AVSEP_ZOO_DISABLE={name} leaves it out"
+
+
+def patience(origin: str, seconds: float) -> float:
+    """Return ``seconds`` for an installed plugin, and no end for others: a fresh checkout is slow, not stuck."""
+    return seconds if origin == "installed" else math.inf
 
 
 @contextmanager

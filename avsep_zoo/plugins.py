@@ -13,7 +13,6 @@ take (:mod:`avsep_zoo.plugin_guard`). What may change for plugins, and when, is 
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import tomllib
@@ -33,7 +32,7 @@ from avsep_zoo import builtin, hookspecs
 from avsep_zoo.errors import PluginError
 from avsep_zoo.plugin_check import unknown_parts
 from avsep_zoo.plugin_faults import explain, misfit, plain
-from avsep_zoo.plugin_guard import guarded, plugin_seconds
+from avsep_zoo.plugin_guard import guarded, patience, plugin_seconds
 from avsep_zoo.plugin_trial import Lost, try_plugins
 from avsep_zoo.registry import Register, Registry, registry
 
@@ -196,8 +195,8 @@ def _load(manager: pluggy.PluginManager, target: Registry, name: str, found: _Fo
             raise PluginError(f"Plugin {name!r} was not imported: {_lost[name].why}")
         if found.source is not None:
             _put_on_path(found.source, found.entry_point.module.partition(".")[0])
-        patience = seconds if found.origin == "installed" else math.inf  # a fresh checkout is slow, not stuck
-        guard = guarded(name, found.title or found.origin, seconds=patience, quiet_input=not strict)
+        allowed = patience(found.origin, seconds)
+        guard = guarded(name, found.title or found.origin, seconds=allowed, quiet_input=not strict)
         with nullcontext(remarks) if core else guard as remarks:
             report.registered, announced = _register(manager, target, found.entry_point.load(), name)
             remarks.extend(announced)

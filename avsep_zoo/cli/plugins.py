@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from avsep_zoo.cli.terminal import console, print_json, print_table
-from avsep_zoo.plugin_guard import guarded, plugin_seconds
+from avsep_zoo.plugin_guard import guarded, patience, plugin_seconds
 from avsep_zoo.plugins import PluginReport, plugin_reports
 from avsep_zoo.registry import PART_KINDS, registry
 
@@ -76,9 +76,12 @@ def _checked(report: PluginReport) -> PluginReport:
     """The report, with what is wrong with the targets of the plugin and with its methods."""
     if report.status not in ("ok", "incomplete"):
         return report
+    import torch  # noqa: F401  (no plugin is to blame for the time that takes)
+
     from avsep_zoo.plugin_check import check_targets
 
-    with guarded(report.name, report.distribution or report.origin, seconds=plugin_seconds()):
+    seconds = patience(report.origin, plugin_seconds())
+    with guarded(report.name, report.distribution or report.origin, seconds=seconds):
         problems = (*report.problems, *check_targets(registry(), report.name))
     return replace(report, status="incomplete" if problems else report.status, problems=problems)
 
